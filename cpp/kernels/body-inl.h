@@ -1,0 +1,536 @@
+// Every kernel but the products, written once over the vector width, and the table of one
+// instruction set. Each instruction set includes this in a file of its own.
+
+#pragma once
+
+#include "kernels/products-inl.h"
+#include "random.h"
+
+namespace dlcore {
+namespace {
+
+// Results of this size no longer fit the second-level cache: stored past the caches, which saves
+// reading them first.
+inline constexpr Index kStreamBytes = 1 << 20;
+
+/// First `count` elements of a vector, the rest `fill`; nothing past them is read.
+template <class T>
+DLCORE_INLINE Vec<T> load_partial(const T* p, Index count, T fill) {
+  Vec<T> v = splat(fill);
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_loadu_ps(v, static_cast<__mmask16>((1u << count) - 1), p);
+  } else {
+    return _mm512_mask_loadu_pd(v, static_cast<__mmask8>((1u << count) - 1), p);
+  }
+#else
+  for (Index i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
+template <class T>
+DLCORE_INLINE void store_partial(T* p, Vec<T> v, Index count) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+  }
+#else
+  for (Index i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
+/// y[i] = f(x[i], ...) over whole vectors and a last partial one.
+template <class T, class F, class... X>
+DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
+  Index i = 0;
+  if (n * static_cast<Index>(sizeof(T)) >= kStreamBytes && ((y != x) && ...)) {
+    const Index ahead = (-reinterpret_cast<intptr_t>(y) & (DLCORE_VECTOR_BYTES - 1)) /
+                        static_cast<Index>(sizeof(T));
+    if (ahead > 0) {
+      store_partial(y, f(load_partial(x, ahead, T{0})...), ahead);
+      i = ahead;
+    }
+    for (; i + kLanes<T> <= n; i += kLanes<T>) stream(y + i, f(load(x + i)...));
+    stream_fence();
+  }
+  for (; i + kLanes<T> <= n; i += kLanes<T>) store(y + i, f(load(x + i)...));
+  if (i < n) store_partial(y + i, f(load_partial(x + i, n - i, T{0})...), n - i);
+}
+
+template <class T>
+void add_elements(const T* x, T* y, Index n) {
+  map(n, y, [](Vec<T> a, Vec<T> b) { return a + b; }, x, static_cast<const T*>(y));
+}
+
+/// Calls f.template operator()<A>() for the activation chosen at run time.
+template <class F>
+DLCORE_INLINE void with_activation(Activation activation, F f) {
+  switch (activation) {
+    case Activation::identity: return f.template operator()<Activation::identity>();
+    case Activation::relu: return f.template operator()<Activation::relu>();
+    case Activation::leaky_relu: return f.template operator()<Activation::leaky_relu>();
+    case Activation::sigmoid: return f.template operator()<Activation::sigmoid>();
+    case Activation::tanh: return f.template operator()<Activation::tanh>();
+    case Activation::gelu: return f.template operator()<Activation::gelu>();
+    case Activation::gelu_tanh: return f.template operator()<Activation::gelu_tanh>();
+    case Activation::silu: return f.template operator()<Activation::silu>();
+    case Activation::softplus: return f.template operator()<Activation::softplus>();
+  }
+}
+
+template <class T>
+void activation_forward(Activation activation, T alpha, const T* x, T* y, Index n) {
+  with_activation(activation, [&]<Activation A>() {
+    const Vec<T> slope = splat(alpha);
+    map(n, y, [slope](Vec<T> v) { return activate<A, T>(v, slope); }, x);
+  });
+}
+
+template <class T>
+void activation_backward(Activation activation, T alpha, const T* dy, const T* saved, T* dx,
+                         Index n) {
+  with_activation(activation, [&]<Activation A>() {
+    const Vec<T> slope = splat(alpha);
+    map(n, dx, [slope](Vec<T> d, Vec<T> s) { return activate_backward<A, T>(d, s, slope); }, dy,
+        saved);
+  });
+}
+
+// --- Rows ---------------------------------------------------------------------------------------
+
+template <class T>
+DLCORE_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+template <class T>
+DLCORE_INLINE T max_lanes(Vec<T> v) {
+  T best = v[0];
+  for (int i = 1; i < kLanes<T>; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+
+template <class T>
+DLCORE_INLINE T row_max(const T* x, Index n) {
+  const T lowest = -__builtin_inf();
+  Vec<T> best = splat(lowest);
+  Index j = 0;
+  for (; j + kLanes<T> <= n; j += kLanes<T>) best = larger<T>(load(x + j), best);
+  if (j < n) best = larger<T>(load_partial(x + j, n - j, lowest), best);
+  return max_lanes<T>(best);
+}
+
+/// y = exp(x - max) where y is not null, and the sum.
+template <class T>
+DLCORE_INLINE T row_exp(const T* x, T max, T* y, Index n) {
+  const Vec<T> shift = splat(max);
+  Vec<T> sum = {};
+  Index j = 0;
+  for (; j + kLanes<T> <= n; j += kLanes<T>) {
+    const Vec<T> e = exp<T>(load(x + j) - shift);
+    if (y != nullptr) store(y + j, e);
+    sum += e;
+  }
+  if (j < n) {
+    const T lowest = -__builtin_inf();
+    const Vec<T> e = exp<T>(load_partial(x + j, n - j, lowest) - shift);
+    if (y != nullptr) store_partial(y + j, e, n - j);
+    sum += e;
+  }
+  return sum_lanes<T>(sum);
+}
+
+template <class T>
+DLCORE_INLINE void scale_row(T* y, T factor, Index n) {
+  const Vec<T> s = splat(factor);
+  map(n, y, [s](Vec<T> v) { return v * s; }, static_cast<const T*>(y));
+}
+
+template <class T>
+void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    T* row = y + i * ldy;
+    scale_row(row, T{1} / row_exp(x + i * ldx, row_max(x + i * ldx, n), row, n), n);
+  }
+}
+
+template <class T>
+void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss,
+                   T* correct, T* dx, Index lddx, Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    const T* row = x + i * ldx;
+    const Index label = labels[i];
+    const T max = row_max(row, n);
+    T* gradient = dx == nullptr ? nullptr : dx + i * lddx;
+    const T sum = row_exp(row, max, gradient, n);
+    // The first of equal largest logits counts as the answer; a NaN is never right.
+    bool right = row[label] >= max;
+    for (Index j = 0; right && j < label; ++j) right = row[j] < max;
+    correct[i] = right ? T{1} : T{0};
+    loss[i] = (max - row[label]) + log<T>(splat(sum))[0];
+    if (gradient != nullptr) {
+      scale_row(gradient, weight[i] / sum, n);
+      gradient[label] -= weight[i];
+    }
+  }
+}
+
+template <class T, ElementLoss L>
+void element_loss_of(T delta, const T* x, Index ldx, const T* target, Index ldt, const T* weight,
+                     T* loss, T* dx, Index lddx, Index m, Index n) {
+  const Vec<T> limit = splat(delta);
+  for (Index i = 0; i < m; ++i) {
+    const Vec<T> scale = splat(weight[i]);
+    Vec<T> sum = {};
+    for (Index j = 0; j < n; j += kLanes<T>) {
+      const Index count = smaller(kLanes<T>, n - j);
+      // Lanes past the end: loss 0 is added by the select below.
+      const Vec<T> p = load_partial(x + i * ldx + j, count, T{0});
+      const Vec<T> t = load_partial(target + i * ldt + j, count, T{0});
+      Vec<T> value = element_value<L, T>(p, t, limit);
+      for (Index lane = count; lane < kLanes<T>; ++lane) value[lane] = T{0};
+      sum += value;
+      if (dx != nullptr) {
+        store_partial(dx + i * lddx + j, element_gradient<L, T>(p, t, limit) * scale, count);
+      }
+    }
+    loss[i] = sum_lanes<T>(sum);
+  }
+}
+
+template <class T>
+void element_loss(ElementLoss kind, T delta, const T* x, Index ldx, const T* target, Index ldt,
+                  const T* weight, T* loss, T* dx, Index lddx, Index m, Index n) {
+  switch (kind) {
+    case ElementLoss::binary_cross_entropy:
+      return element_loss_of<T, ElementLoss::binary_cross_entropy>(delta, x, ldx, target, ldt,
+                                                                   weight, loss, dx, lddx, m, n);
+    case ElementLoss::mse:
+      return element_loss_of<T, ElementLoss::mse>(delta, x, ldx, target, ldt, weight, loss, dx,
+                                                  lddx, m, n);
+    case ElementLoss::huber:
+      return element_loss_of<T, ElementLoss::huber>(delta, x, ldx, target, ldt, weight, loss, dx,
+                                                    lddx, m, n);
+  }
+}
+
+template <class T>
+void column_sums(const T* dy, Index ld, T* db, Index m, Index n) {
+  for (Index j = 0; j < n; j += kLanes<T>) {
+    const Index count = smaller(kLanes<T>, n - j);
+    Vec<T> sum = {};
+    if (count == kLanes<T>) {
+      for (Index i = 0; i < m; ++i) sum += load(dy + i * ld + j);
+      store(db + j, sum);
+    } else {
+      for (Index i = 0; i < m; ++i) sum += load_partial(dy + i * ld + j, count, T{0});
+      store_partial(db + j, sum, count);
+    }
+  }
+}
+
+template <class T>
+double sum_squares(const T* x, Index n) {
+  constexpr int kDoubles = kLanes<double>;
+  Vec<double> sum[4] = {};
+  Index i = 0;
+  for (; i + 4 * kDoubles <= n; i += 4 * kDoubles) {
+    for (int s = 0; s < 4; ++s) {
+      Vec<double> v;
+      for (int lane = 0; lane < kDoubles; ++lane) v[lane] = x[i + s * kDoubles + lane];
+      sum[s] = fma(v, v, sum[s]);
+    }
+  }
+  double total = sum_lanes<double>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return total;
+}
+
+// --- Transposition ------------------------------------------------------------------------------
+
+
+/// Swaps the off-diagonal runs of `step` lanes of two rows: one stage of a transposition.
+template <class T>
+DLCORE_INLINE void exchange(Vec<T>& a, Vec<T>& b, int step) {
+  Vec<T> low, high;
+#ifdef __clang__
+  for (int i = 0; i < kLanes<T>; ++i) {
+    low[i] = (i & step) != 0 ? b[i - step] : a[i];
+    high[i] = (i & step) != 0 ? b[i] : a[i + step];
+  }
+#else
+  Mask<T> from_low, from_high;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    from_low[i] = (i & step) != 0 ? kLanes<T> + i - step : i;
+    from_high[i] = (i & step) != 0 ? kLanes<T> + i : i + step;
+  }
+  low = __builtin_shuffle(a, b, from_low);
+  high = __builtin_shuffle(a, b, from_high);
+#endif
+  a = low;
+  b = high;
+}
+
+template <class T>
+DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
+  constexpr int kSide = kLanes<T>;
+  Vec<T> row[kSide];
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) row[i] = load(x + i * ldx);
+#pragma GCC unroll 4
+  for (int step = 1; step < kSide; step *= 2) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) {
+      if ((i & step) == 0) exchange<T>(row[i], row[i + step], step);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kSide; ++i) store(xt + i * ldt, row[i]);
+}
+
+template <class T>
+void transpose(const T* x, Index ldx, T* xt, Index ldt, Index m, Index n, Index m_padded) {
+  constexpr Index kSide = kLanes<T>;
+  const Index m_whole = m / kSide * kSide, n_whole = n / kSide * kSide;
+  for (Index i = 0; i < m_whole; i += kSide) {
+    for (Index j = 0; j < n_whole; j += kSide) {
+      transpose_block(x + i * ldx + j, ldx, xt + j * ldt + i, ldt);
+    }
+    for (Index j = n_whole; j < n; ++j) {
+      for (Index r = i; r < i + kSide; ++r) xt[j * ldt + r] = x[r * ldx + j];
+    }
+  }
+  for (Index j = 0; j < n; ++j) {
+    for (Index i = m_whole; i < m; ++i) xt[j * ldt + i] = x[i * ldx + j];
+    for (Index i = m; i < m_padded; ++i) xt[j * ldt + i] = T{0};
+  }
+}
+
+// --- Conversion of data -------------------------------------------------------------------------
+
+/// The value of an IEEE half: exact in float, subnormals included.
+DLCORE_INLINE float half_value(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16;
+  const uint32_t magnitude = bits & 0x7fff;
+  if (magnitude >= 0x7c00) {  // infinity and NaN keep their payload
+    return __builtin_bit_cast(float, sign | 0x7f800000u | (magnitude & 0x3ff) << 13);
+  }
+  // As a float of the same bits the exponent is 112 too small; the product is exact.
+  const float value = __builtin_bit_cast(float, magnitude << 13) * 0x1p112f;
+  return __builtin_bit_cast(float, sign | __builtin_bit_cast(uint32_t, value));
+}
+
+/// Loads kLanes<T> elements of type From as T.
+template <class T, class From>
+DLCORE_INLINE Vec<T> load_as(const From* p) {
+  typedef From Small __attribute__((vector_size(sizeof(From) * kLanes<T>), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Small*>(p), Vec<T>);
+}
+
+/// A half on the way to T.
+struct Half {
+  uint16_t bits;
+};
+
+template <class T>
+DLCORE_INLINE Vec<T> load_as(const Half* p) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  } else {
+    return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+#elif DLCORE_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  } else {
+    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+#else
+  Vec<T> v;
+  for (int i = 0; i < kLanes<T>; ++i) v[i] = half_value(p[i].bits);
+  return v;
+#endif
+}
+
+template <class From>
+DLCORE_INLINE From value_of(From v) {
+  return v;
+}
+DLCORE_INLINE float value_of(Half v) { return half_value(v.bits); }
+
+template <class T, class From>
+DLCORE_INLINE bool convert(const From* x, T scale, T* y, Index k) {
+  const Vec<T> factor = splat(scale);
+  Vec<T> zeros = {};  // 0 * y is 0 for finite y and NaN otherwise
+  Index j = 0;
+  for (; j + kLanes<T> <= k; j += kLanes<T>) {
+    const Vec<T> v = load_as<T>(x + j) * factor;
+    store(y + j, v);
+    zeros = fma(v, Vec<T>{}, zeros);
+  }
+  T zero = sum_lanes<T>(zeros);
+  for (; j < k; ++j) {
+    y[j] = static_cast<T>(value_of(x[j])) * scale;
+    zero += y[j] * T{0};
+  }
+  return zero == T{0};
+}
+
+template <class T>
+bool convert_row(const void* x, DType dtype, T scale, T* y, Index k) {
+  switch (dtype) {
+    case DType::float32: return convert(static_cast<const float*>(x), scale, y, k);
+    case DType::float64: return convert(static_cast<const double*>(x), scale, y, k);
+    case DType::float16: return convert(static_cast<const Half*>(x), scale, y, k);
+    case DType::uint8: return convert(static_cast<const uint8_t*>(x), scale, y, k);
+  }
+  return false;
+}
+
+// --- Optimizers ---------------------------------------------------------------------------------
+
+template <class T, class F>
+DLCORE_INLINE void update_map(T* w, const T* dw, T* state1, T* state2, Index n, F f) {
+  // A null state is not touched: f leaves it alone and the loads below are of w.
+  const bool first = state1 != nullptr, second = state2 != nullptr;
+  Index i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) {
+    Vec<T> p = load(w + i), s = {}, q = {};
+    if (first) s = load(state1 + i);
+    if (second) q = load(state2 + i);
+    f(p, load(dw + i), s, q);
+    store(w + i, p);
+    if (first) store(state1 + i, s);
+    if (second) store(state2 + i, q);
+  }
+  if (i < n) {
+    const Index count = n - i;
+    Vec<T> p = load_partial(w + i, count, T{0}), s = {}, q = {};
+    if (first) s = load_partial(state1 + i, count, T{0});
+    if (second) q = load_partial(state2 + i, count, T{0});
+    f(p, load_partial(dw + i, count, T{0}), s, q);
+    store_partial(w + i, p, count);
+    if (first) store_partial(state1 + i, s, count);
+    if (second) store_partial(state2 + i, q, count);
+  }
+}
+
+template <class T>
+void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2, Index n) {
+  switch (u.rule) {
+    case Rule::sgd:
+      if (state1 == nullptr) {
+        return update_map(w, dw, state1, static_cast<T*>(nullptr), n,
+                          [&](Vec<T>& p, Vec<T> g, Vec<T>&, Vec<T>&) { update_sgd(u, p, g); });
+      }
+      return update_map(
+          w, dw, state1, static_cast<T*>(nullptr), n,
+          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>&) { update_momentum(u, p, g, s); });
+    case Rule::adam:
+      return update_map(
+          w, dw, state1, state2, n,
+          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) { update_adam<false>(u, p, g, s, q); });
+    case Rule::adamw:
+      return update_map(
+          w, dw, state1, state2, n,
+          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) { update_adam<true>(u, p, g, s, q); });
+  }
+}
+
+// --- Dropout ------------------------------------------------------------------------------------
+
+using Words = Mask<double>;  // 64-bit lanes
+
+/// Product of the low 32 bits of each lane.
+DLCORE_INLINE Words multiply_low(Words a, Words b) {
+#if DLCORE_VECTOR_BYTES == 64
+  return bit_cast<Words>(_mm512_mul_epu32(bit_cast<__m512i>(a), bit_cast<__m512i>(b)));
+#elif DLCORE_VECTOR_BYTES == 32
+  return bit_cast<Words>(_mm256_mul_epu32(bit_cast<__m256i>(a), bit_cast<__m256i>(b)));
+#else
+  return (a & 0xffffffff) * (b & 0xffffffff);
+#endif
+}
+
+inline constexpr int kBlocks = kLanes<double>;  // Philox blocks made at once
+
+/// Words of blocks index .. index + kBlocks - 1 of the dropout stream (random.h has the plain form).
+DLCORE_INLINE void dropout_words(uint64_t seed, uint64_t step, uint32_t layer, uint64_t index,
+                                 uint32_t* words) {
+  const Words low = Words{} + 0xffffffff;
+  Words c0, c1;
+  for (int i = 0; i < kBlocks; ++i) {
+    const uint64_t block = index + static_cast<uint64_t>(i);
+    c0[i] = static_cast<int64_t>(block & 0xffffffff);
+    c1[i] = static_cast<int64_t>((block >> 32 & 0xffffff) |
+                                 static_cast<uint64_t>(philox::Purpose::dropout) << 24);
+  }
+  Words c2 = Words{} + static_cast<int64_t>(step & 0xffffffff);
+  Words c3 = Words{} + static_cast<int64_t>((step >> 32 & 0xffff) | uint64_t{layer} << 16);
+  c3 &= low;
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  const Words multiplier0 = Words{} + int64_t{philox::kMultiplier0};
+  const Words multiplier1 = Words{} + int64_t{philox::kMultiplier1};
+  for (int round = 0; round < philox::kRounds; ++round) {
+    const Words product0 = multiply_low(multiplier0, c0), product1 = multiply_low(multiplier1, c2);
+    const Words next0 = (product1 >> 32 & low) ^ c1 ^ (Words{} + int64_t{key0});
+    const Words next2 = (product0 >> 32 & low) ^ c3 ^ (Words{} + int64_t{key1});
+    c1 = product1 & low;
+    c3 = product0 & low;
+    c0 = next0;
+    c2 = next2;
+    key0 += philox::kWeyl0;
+    key1 += philox::kWeyl1;
+  }
+  for (int i = 0; i < kBlocks; ++i) {
+    words[4 * i] = static_cast<uint32_t>(c0[i]);
+    words[4 * i + 1] = static_cast<uint32_t>(c1[i]);
+    words[4 * i + 2] = static_cast<uint32_t>(c2[i]);
+    words[4 * i + 3] = static_cast<uint32_t>(c3[i]);
+  }
+}
+
+template <class T>
+void dropout(const T* x, T* y, uint32_t threshold, T scale, uint64_t seed, uint64_t step,
+             uint32_t layer, Index first, Index n) {
+  uint32_t words[4 * kBlocks];
+  Index i = 0;
+  while (i < n) {
+    const uint64_t block = static_cast<uint64_t>(first + i) / 4;
+    dropout_words(seed, step, layer, block, words);
+    const Index skip = (first + i) % 4;
+    const Index count = smaller(4 * kBlocks - skip, n - i);
+    for (Index j = 0; j < count; ++j) {
+      y[i + j] = words[skip + j] >= threshold ? x[i + j] * scale : T{0};
+    }
+    i += count;
+  }
+}
+
+template <class T>
+constexpr KernelsOf<T> table() {
+  return {.convert_row = convert_row<T>,
+          .dense_forward = dense_forward<T>,
+          .dense_input_gradient = dense_input_gradient<T>,
+          .dense_weight_gradient = dense_weight_gradient<T>,
+          .dense_weight_update = dense_weight_update<T>,
+          .column_sums = column_sums<T>,
+          .transpose = transpose<T>,
+          .activation_forward = activation_forward<T>,
+          .activation_backward = activation_backward<T>,
+          .softmax = softmax<T>,
+          .cross_entropy = cross_entropy<T>,
+          .element_loss = element_loss<T>,
+          .update = update_elements<T>,
+          .add = add_elements<T>,
+          .sum_squares = sum_squares<T>,
+          .dropout = dropout<T>};
+}
+
+}  // namespace
+}  // namespace dlcore

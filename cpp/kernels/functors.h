@@ -1,0 +1,680 @@
+// Activations, losses of single elements and optimizer updates, each formula written once for a
+// value type V: a vector of float or double here, a plain float on a GPU. The first part has all
+// that depends on V beyond + - * / and comparisons; below it, no formula knows how wide V is.
+// Included by body-inl.h after vector-inl.h, so the same rule holds: no standard header.
+//
+// Errors stated in ulp were measured over all 2^32 float32 arguments against double precision, for
+// AVX-512 and AVX2 alike (benchmarks/accuracy/ulp.py measures them again through Python). Float64
+// goes to the C library lane by lane: it is for checking, where speed is second.
+
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/vector-inl.h"
+
+namespace dlcore {
+namespace {
+
+// ---- What depends on V --------------------------------------------------------------------------
+
+/// Result of a comparison of two V, as bits.
+template <class V>
+using BitsOf = decltype(V{} < V{});
+
+template <class V, class S>
+DLCORE_INLINE V constant(S s) {
+  return s - V{};
+}
+
+template <class V>
+DLCORE_INLINE V abs(V x) {
+  return bit_cast<V>(bit_cast<BitsOf<V>>(x) & ~bit_cast<BitsOf<V>>(-V{}));
+}
+
+/// |magnitude| with the sign of `sign`.
+template <class V>
+DLCORE_INLINE V copysign(V magnitude, V sign) {
+  const BitsOf<V> mask = bit_cast<BitsOf<V>>(-V{});
+  return bit_cast<V>((bit_cast<BitsOf<V>>(magnitude) & ~mask) | (bit_cast<BitsOf<V>>(sign) & mask));
+}
+
+/// The smaller and the larger of x and a limit; NaN in x stays. On x86 minps returns its second
+/// argument then; written as a comparison, the compiler takes two instructions and three times as
+/// long.
+DLCORE_INLINE Vec<float> at_most(Vec<float> x, Vec<float> limit) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_maskz_min_ps(0xffff, limit, x);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_min_ps(limit, x);
+#else
+  return vminq_f32(x, limit);
+#endif
+}
+DLCORE_INLINE Vec<float> at_least(Vec<float> x, Vec<float> limit) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_maskz_max_ps(0xffff, limit, x);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_max_ps(limit, x);
+#else
+  return vmaxq_f32(x, limit);
+#endif
+}
+DLCORE_INLINE Vec<double> at_most(Vec<double> x, Vec<double> limit) {
+  return limit < x ? limit : x;
+}
+DLCORE_INLINE Vec<double> at_least(Vec<double> x, Vec<double> limit) {
+  return limit > x ? limit : x;
+}
+
+/// 2^(i - 127) for a float32 whose last bits hold the integer i in 0..255 (see kRound).
+template <class V>
+DLCORE_INLINE V power_of_two(V shifted) {
+  return bit_cast<V>(bit_cast<BitsOf<V>>(shifted) << 23);
+}
+
+/// x = mantissa * 2^exponent with the mantissa in [sqrt(1/2), sqrt(2)), for normal float32 x > 0.
+template <class V>
+DLCORE_INLINE V split(V x, V& exponent) {
+  const BitsOf<V> bits = bit_cast<BitsOf<V>>(x);
+  const BitsOf<V> e = (bits - 0x3f3504f3) >> 23;
+  exponent = __builtin_convertvector(e, V);
+  return bit_cast<V>(bits - (e << 23));
+}
+
+/// f of each lane; how float64 reaches the C library.
+template <class F>
+DLCORE_INLINE Vec<double> each_lane(Vec<double> x, F f) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = f(x[i]);
+  return x;
+}
+
+// ---- Exponential and logarithm in float32 -------------------------------------------------------
+
+/// Adding 1.5 * 2^23 + 127 to a float rounds it to an integer n and leaves n + 127, the exponent
+/// bits of 2^n, in its last bits.
+inline constexpr float kRound = 12582912.0f + 127.0f;
+
+/// Results down to the subnormals are scaled in two steps, 2^(n + 40) and this, so that both
+/// factors are normal and the result is rounded once.
+inline constexpr float kDown = 0x1p-40f;
+
+/// e^(s (x + low)) = 2^(s n) (1 + head + tail).
+template <class V>
+struct Exponential {
+  V shifted;  ///< n + round
+  V head;     ///< s (x - n ln 2), exact
+  V tail;     ///< at most 0.08
+};
+
+/// For |x| <= 120, s = +1 or -1, and `round` kRound plus an offset.
+///
+/// e^r = 1 + r + r^2 q(r) on |r| <= 0.34666, q of degree 4 by Sollya's fpminimax for the least
+/// relative error of e^r - 1 (0.24 * 2^-24; of e^r 0.09 * 2^-24). ln 2 = 0x1.62e43p-1 - 0x1.05c61p-29;
+/// the first part has 21 bits, so that its product with n and the difference to x are exact, and
+/// what is rounded is small: the tail.
+template <int s, class V>
+DLCORE_INLINE Exponential<V> exponential(V x, V low, V round) {
+  const V shifted = fma(x, constant<V>(0x1.715476p+0f), round);
+  const V n = shifted - round;
+  V head, rest;
+  if constexpr (s > 0) {
+    head = fma(n, constant<V>(-0x1.62e43p-1f), x);
+    rest = fma(n, constant<V>(0x1.05c61p-29f), low);
+  } else {
+    head = fma(n, constant<V>(0x1.62e43p-1f), -x);
+    rest = fma(n, constant<V>(-0x1.05c61p-29f), -low);
+  }
+  const V r = head + rest;
+  const V r2 = r * r;
+  // In pairs: Horner's rule waits a fifth longer for the same five operations.
+  V q = fma(r, constant<V>(0x1.122798p-7f), constant<V>(0x1.555716p-5f));
+  q = fma(r2, constant<V>(0x1.6b735ap-10f), q);
+  q = fma(r2, q, fma(r, constant<V>(0x1.5554bp-3f), constant<V>(0x1.fffffep-2f)));
+  return {shifted, head, fma(r2, q, rest)};
+}
+
+/// e^x: at most 0.8 ulp.
+template <class V>
+DLCORE_INLINE V exp_single(V x) {
+  x = at_least(at_most(x, constant<V>(89.0f)), constant<V>(-105.0f));
+  const auto small = x < 0.0f;
+  const V round = small ? constant<V>(kRound + 40.0f) : constant<V>(kRound - 40.0f);
+  const Exponential<V> e = exponential<1>(x, V{}, round);
+  const V scale = small ? constant<V>(kDown) : constant<V>(1 / kDown);
+  return (1.0f + (e.head + e.tail)) * power_of_two(e.shifted) * scale;
+}
+
+/// high + low = e^x - 1 for x in [-16.98, 0], where 2^n - 1 is exact.
+template <class V>
+DLCORE_INLINE V expm1_single(V x, V& low) {
+  const Exponential<V> e = exponential<1>(x, V{}, constant<V>(kRound));
+  const V power = power_of_two(e.shifted);
+  const V first = power - 1.0f;
+  const V high = fma(power, e.head, first);
+  low = fma(power, e.tail, fma(power, e.head, first - high));
+  return high;
+}
+
+/// log(1 + f) - f for f in [sqrt(1/2) - 1, sqrt(2) - 1]; `extra` is added before rounding.
+///
+/// log(1 + f) = f - f^2/2 + f^3 p(f), p of degree 7 by Sollya's fpminimax, relative error
+/// 0.14 * 2^-24.
+template <class V>
+DLCORE_INLINE V log1p_tail(V f, V extra) {
+  V p = fma(f, constant<V>(-0x1.2a6f78p-4f), constant<V>(0x1.015974p-3f));
+  p = fma(f, p, constant<V>(-0x1.0e96ccp-3f));
+  p = fma(f, p, constant<V>(0x1.239ce2p-3f));
+  p = fma(f, p, constant<V>(-0x1.5466fep-3f));
+  p = fma(f, p, constant<V>(0x1.99944ep-3f));
+  p = fma(f, p, constant<V>(-0x1.000234p-2f));
+  p = fma(f, p, constant<V>(0x1.55557p-2f));
+  return fma(f * f, fma(f, p, constant<V>(-0.5f)), extra);
+}
+
+/// n ln 2 + log(1 + f) for an integer n.
+template <class V>
+DLCORE_INLINE V log_sum(V n, V f) {
+  const V tail = log1p_tail(f, n * -0x1.05c61p-29f);
+  const V first = n * 0x1.62e43p-1f;
+  const V high = first + f;
+  return high + (tail + (f - (high - first)));
+}
+
+/// log x
+template <class V>
+DLCORE_INLINE V log_single(V x) {
+  const auto subnormal = x < 0x1p-126f;
+  V n;
+  const V mantissa = split(subnormal ? x * 0x1p24f : x, n);
+  V y = log_sum(subnormal ? n - 24.0f : n, mantissa - 1.0f);
+  y = x > 0.0f ? y : constant<V>(-__builtin_inff());
+  y = x < 0.0f ? constant<V>(__builtin_nanf("")) : y;
+  return x < __builtin_inff() ? y : x;  // infinity and NaN
+}
+
+/// log(1 + x)
+template <class V>
+DLCORE_INLINE V log1p_single(V x) {
+  // What 1 + x loses by rounding is added to the mantissa; above 2^40 it is nothing.
+  const V u = 1.0f + x;
+  const V lost = x < 1.0f ? x - (u - 1.0f) : 1.0f - (u - x);
+  V n;
+  const V mantissa = split(u, n);
+  const V inverse = power_of_two(kRound - at_most(n, constant<V>(40.0f)));
+  V y = log_sum(n, fma(lost, inverse, mantissa - 1.0f));
+  y = x > -1.0f ? y : constant<V>(-__builtin_inff());
+  y = x < -1.0f ? constant<V>(__builtin_nanf("")) : y;
+  return x < __builtin_inff() ? y : x;
+}
+
+/// log(1 + e^-|x|)
+template <class V>
+DLCORE_INLINE V softplus_tail_single(V x) {
+  const V a = at_least(-abs(x), constant<V>(-110.0f));
+  const Exponential<V> p = exponential<1>(a, V{}, constant<V>(kRound + 40.0f));
+  const V e = (1.0f + (p.head + p.tail)) * power_of_two(p.shifted) * kDown;
+  // 1 + e lies in [1, 2]: log(1 + e) or log 2 + log((1 + e) / 2).
+  const auto large = e > 0x1.a82798p-2f;
+  const V f = large ? fma(e, constant<V>(0.5f), constant<V>(-0.5f)) : e;
+  const V tail = log1p_tail(f, large ? constant<V>(-0x1.05c61p-29f) : V{});
+  return (large ? constant<V>(0x1.62e43p-1f) : V{}) + (f + tail);
+}
+
+// ---- Activations in float32 ---------------------------------------------------------------------
+
+/// The logistic function of x + low and what its relatives need.
+template <class V>
+struct Logistic {
+  V value;  ///< sigmoid * 2^40 / power
+  V power;  ///< 2^(n + 40)
+  V other;  ///< sigmoid(-x)
+};
+
+/// For x in [-113, 80]. With e^-x = 2^-n p, sigmoid = 2^n / (2^n + p): one formula for both signs,
+/// and 2^n scales the quotient at the end, so results fade into the subnormals with one rounding.
+/// The denominator's rounding errors are collected in `low` and enter the Newton step that follows
+/// the division; without them the error would be 2.5 ulp.
+template <class V>
+DLCORE_INLINE Logistic<V> logistic(V x, V x_low) {
+  const Exponential<V> p = exponential<-1>(x, x_low, constant<V>(kRound + 40.0f));
+  const V power = power_of_two(p.shifted);
+  const V k = power * kDown;
+  const V first = k + 1.0f;
+  const V high = first + p.head;
+  const V low = (p.head - (high - first)) + (k - (first - 1.0f)) + p.tail;
+  const V r = 1.0f / (high + low);
+  const V error = fma(-low, r, fma(-high, r, constant<V>(1.0f)));
+  const V value = fma(r, error, r);
+  return {value, power, (1.0f + (p.head + p.tail)) * value};
+}
+
+template <class V>
+DLCORE_INLINE V sigmoid_single(V x) {
+  x = at_least(at_most(x, constant<V>(20.0f)), constant<V>(-110.0f));
+  const Logistic<V> s = logistic(x, V{});
+  return s.value * s.power * kDown;
+}
+
+/// tanh |x| = -expm1(-2|x|) / (2 + expm1(-2|x|)), with a Newton step as in logistic().
+template <class V>
+DLCORE_INLINE V tanh_single(V x) {
+  const V a = abs(x);
+  V low;
+  const V high = expm1_single(at_least(a * -2.0f, constant<V>(-16.98f)), low);
+  const V sum = 2.0f + high;
+  const V sum_low = (high - (sum - 2.0f)) + low;
+  const V r = 1.0f / (sum + sum_low);
+  const V y = (high + low) * r;
+  const V error = fma(-sum_low, y, fma(-sum, y, high)) + low;
+  return copysign(a > 9.02f ? constant<V>(1.0f) : fma(error, r, y), x);
+}
+
+/// Standard normal tail Q(a) = P(Z > a) = e^(-a^2/2) N(a) / D(a), a = |x|.
+template <class V>
+struct NormalTail {
+  V a;            ///< |x|, at most 14.75, where gelu and its derivative have reached their limits
+  V square;       ///< a^2
+  V slope;        ///< (N(a) - 1/2) / a
+  V denominator;  ///< D(a)
+  V excess;       ///< e^(-a^2/2) * 2^40 / power - 1
+  V power;
+};
+
+/// N of degree 4 and D of degree 5 with N(0) = 1/2, D(0) = 1: a rational Remez fit of the least
+/// relative error on [0, 14.75], its coefficients rounded one after the other with the rest fitted
+/// again; 0.16 * 2^-24. All are positive, so neither sum cancels. Summed in pairs, because that
+/// rounds less often than Horner's rule, and the error of a^2 falls out of the quotient.
+template <class V>
+DLCORE_INLINE NormalTail<V> normal_tail(V x) {
+  const V a = at_most(abs(x), constant<V>(14.75f));
+  const V square = a * a;
+  const V square_low = fma(a, a, -square);
+  const Exponential<V> e =
+      exponential<1>(square * -0.5f, square_low * -0.5f, constant<V>(kRound + 40.0f));
+  const V n = fma(square, fma(a, constant<V>(0x1.0cf64ap-8f), constant<V>(0x1.4c519ap-5f)),
+                  fma(a, constant<V>(0x1.76e7f2p-3f), constant<V>(0x1.c09bc4p-2f)));
+  V d = fma(a, constant<V>(0x1.51171p-7f), constant<V>(0x1.a086aap-4f));
+  d = fma(square, d, fma(a, constant<V>(0x1.e04194p-2f), constant<V>(0x1.33ab4ap+0f)));
+  d = fma(square, d, fma(a, constant<V>(0x1.ac901p+0f), constant<V>(1.0f)));
+  return {a, square, n, d, e.head + e.tail, power_of_two(e.shifted)};
+}
+
+/// x Phi(x) = max(x, 0) - |x| Q(|x|). With |x| multiplied into N, one rounding less is left: for
+/// small x, where all of them show, 4 ulp instead of 5.
+template <class V>
+DLCORE_INLINE V gelu_single(V x) {
+  const NormalTail<V> t = normal_tail(x);
+  const V numerator = fma(t.square, t.slope, t.a * 0.5f);
+  const V product = fma(numerator, t.excess, numerator) / t.denominator;
+  return at_least(x, V{}) - product * t.power * kDown;
+}
+
+/// Phi(x) + x phi(x): for x < 0 e^(-x^2/2) (N / D - |x| / sqrt(2 pi)), and one minus that of -x
+/// for x > 0.
+template <class V>
+DLCORE_INLINE V gelu_derivative_single(V x) {
+  const NormalTail<V> t = normal_tail(x);
+  const V ratio = fma(t.a, t.slope, constant<V>(0.5f)) / t.denominator;
+  const V factor = fma(t.a, constant<V>(-0x1.988454p-2f), ratio);
+  const V y = fma(factor, t.excess, factor) * t.power * kDown;
+  return x < 0.0f ? y : 1.0f - y;
+}
+
+template <class V>
+DLCORE_INLINE V silu_single(V x) {
+  const V a = at_least(at_most(x, constant<V>(20.0f)), constant<V>(-110.0f));
+  const Logistic<V> s = logistic(a, V{});
+  return x > 20.0f ? x : a * s.value * s.power * kDown;
+}
+
+template <class V>
+DLCORE_INLINE V silu_derivative_single(V x) {
+  x = at_least(at_most(x, constant<V>(20.0f)), constant<V>(-110.0f));
+  const Logistic<V> s = logistic(x, V{});
+  return s.value * fma(x, s.other, constant<V>(1.0f)) * s.power * kDown;
+}
+
+/// high + low = 2 sqrt(2/pi) (x + 0.044715 x^3): gelu_tanh(x) = x sigmoid(high + low). Down to
+/// x = -11 the argument reaches -112, and an error in it is a relative error of the result, hence
+/// two parts. The constant term has 20 bits, so that its difference to the sum is exact.
+template <class V>
+DLCORE_INLINE V gelu_tanh_argument(V x, V& low) {
+  const V square = x * x;
+  const V square_low = fma(x, x, -square);
+  const V cubic = constant<V>(0x1.2444f2p-4f);
+  const V factor = fma(cubic, square, constant<V>(0x1.98845p+0f));
+  V factor_low = fma(cubic, square, 0x1.98845p+0f - factor);
+  factor_low = fma(cubic, square_low, factor_low);
+  factor_low = fma(square, constant<V>(0x1.49b16ap-29f), factor_low) + 0x1.9ea1b2p-23f;
+  const V high = x * factor;
+  low = fma(x, factor_low, fma(x, factor, -high));
+  return high;
+}
+
+template <class V>
+DLCORE_INLINE V gelu_tanh_single(V x) {
+  const V a = at_least(at_most(x, constant<V>(6.0f)), constant<V>(-11.0f));
+  V low;
+  const V high = gelu_tanh_argument(a, low);
+  const Logistic<V> s = logistic(high, low);
+  return x > 6.0f ? x : a * s.value * s.power * kDown;
+}
+
+template <class V>
+DLCORE_INLINE V gelu_tanh_derivative_single(V x) {
+  x = at_least(at_most(x, constant<V>(6.0f)), constant<V>(-11.0f));
+  V low;
+  const V high = gelu_tanh_argument(x, low);
+  const V slope = fma(x * x, constant<V>(3 * 0x1.2444f2p-4f), constant<V>(0x1.988454p+0f));
+  const Logistic<V> s = logistic(high, low);
+  return s.value * fma(x * slope, s.other, constant<V>(1.0f)) * s.power * kDown;
+}
+
+/// 1 - e^-y for y >= 0, the derivative of softplus by its result.
+template <class V>
+DLCORE_INLINE V softplus_derivative_single(V y) {
+  V low;
+  const V high = expm1_single(at_least(-y, constant<V>(-16.98f)), low);
+  return y > 17.33f ? constant<V>(1.0f) : -(high + low);
+}
+
+// ---- For both element types ---------------------------------------------------------------------
+
+template <class T>
+DLCORE_INLINE Vec<T> exp(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return exp_single(x);
+  } else {
+    return each_lane(x, [](double a) { return __builtin_exp(a); });
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> log(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return log_single(x);
+  } else {
+    return each_lane(x, [](double a) { return __builtin_log(a); });
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> log1p(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return log1p_single(x);
+  } else {
+    return each_lane(x, [](double a) { return __builtin_log1p(a); });
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> tanh(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return tanh_single(x);
+  } else {
+    return each_lane(x, [](double a) { return __builtin_tanh(a); });
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> sigmoid(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return sigmoid_single(x);
+  } else {
+    const Vec<T> e = exp<T>(-abs(x));
+    return (x < 0.0 ? e : constant<Vec<T>>(1.0)) / (1.0 + e);
+  }
+}
+
+/// log(1 + e^-|x|)
+template <class T>
+DLCORE_INLINE Vec<T> softplus_tail(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return softplus_tail_single(x);
+  } else {
+    return log1p<T>(exp<T>(-abs(x)));
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> softplus(Vec<T> x) {
+  return at_least(x, Vec<T>{}) + softplus_tail<T>(x);
+}
+
+/// gelu and its derivative share the tail P(Z > |x|) of the normal distribution and its density.
+/// The argument |x| / sqrt(2) and the square are split as in float32.
+template <class V>
+DLCORE_INLINE V normal_tail_double(V a, V& density) {
+  const V root_half = constant<V>(0x1.6a09e667f3bcdp-1);
+  const V high = a * root_half;
+  const V low = fma(a, root_half, -high) + a * -0x1.bdd3413b26456p-55;
+  const V square = a * a;
+  const V square_low = fma(a, a, -square);
+  V gauss = exp<double>(square * -0.5);
+  gauss = fma(gauss, square_low * -0.5, gauss);
+  density = gauss * 0x1.9884533d43651p-2;
+  const V erfc = each_lane(high, [](double z) { return __builtin_erfc(z); });
+  return 0.5 * fma(gauss, low * -0x1.20dd750429b6dp+0, erfc);  // erfc' = -2 / sqrt(pi) e^-z^2
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> gelu(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return gelu_single(x);
+  } else {
+    const Vec<T> a = at_most(abs(x), constant<Vec<T>>(40.0));
+    Vec<T> density;
+    return at_least(x, Vec<T>{}) - a * normal_tail_double(a, density);
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> gelu_derivative(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return gelu_derivative_single(x);
+  } else {
+    const Vec<T> a = at_most(abs(x), constant<Vec<T>>(40.0));
+    Vec<T> density;
+    const Vec<T> tail = normal_tail_double(a, density);
+    const Vec<T> y = fma(-a, density, tail);
+    return x < 0.0 ? y : 1.0 - y;
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> silu(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return silu_single(x);
+  } else {
+    return at_least(x, constant<Vec<T>>(-800.0)) * sigmoid<T>(x);
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> silu_derivative(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return silu_derivative_single(x);
+  } else {
+    x = at_least(at_most(x, constant<Vec<T>>(800.0)), constant<Vec<T>>(-800.0));
+    return sigmoid<T>(x) * fma(x, sigmoid<T>(-x), constant<Vec<T>>(1.0));
+  }
+}
+
+/// sigmoid of gelu_tanh's argument 2 sqrt(2/pi) (x + 0.044715 x^3), split as in float32, and of its
+/// negative.
+template <class V>
+DLCORE_INLINE V gelu_tanh_gate_double(V x, V& other) {
+  const V square = x * x;
+  const V square_low = fma(x, x, -square);
+  const V cubic = constant<V>(0x1.2444f2a4d8b4bp-4);
+  const V factor = fma(cubic, square, constant<V>(0x1.9884533d436p+0));
+  V factor_low = fma(cubic, square, 0x1.9884533d436p+0 - factor);
+  factor_low = fma(cubic, square_low, factor_low) + 0x1.42343f2cf1403p-46;
+  const V high = x * factor;
+  const V low = fma(x, factor_low, fma(x, factor, -high));
+  const V gate = sigmoid<double>(high);
+  other = sigmoid<double>(-high);
+  other = fma(-low * gate, other, other);
+  return fma(low * other, gate, gate);
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> gelu_tanh(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return gelu_tanh_single(x);
+  } else {
+    const Vec<T> a = at_least(at_most(x, constant<Vec<T>>(30.0)), constant<Vec<T>>(-30.0));
+    Vec<T> other;
+    const Vec<T> y = a * gelu_tanh_gate_double(a, other);
+    return x > 30.0 ? x : y;
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> gelu_tanh_derivative(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    return gelu_tanh_derivative_single(x);
+  } else {
+    x = at_least(at_most(x, constant<Vec<T>>(30.0)), constant<Vec<T>>(-30.0));
+    const Vec<T> slope = fma(x * x, constant<Vec<T>>(0x1.b6676bf7450fp-3),
+                             constant<Vec<T>>(0x1.9884533d43651p+0));
+    Vec<T> other;
+    const Vec<T> gate = gelu_tanh_gate_double(x, other);
+    return gate * fma(x * slope, other, constant<Vec<T>>(1.0));
+  }
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> softplus_derivative(Vec<T> y) {
+  if constexpr (sizeof(T) == 4) {
+    return softplus_derivative_single(y);
+  } else {
+    return each_lane(y, [](double a) { return -__builtin_expm1(-a); });
+  }
+}
+
+/// y = activation(x). Every one lets NaN through and has its limits at the infinities. Largest
+/// errors in float32, in ulp of the true result: see the table at the end of this part.
+template <Activation A, class T>
+DLCORE_INLINE Vec<T> activate(Vec<T> x, Vec<T> alpha) {
+  if constexpr (A == Activation::relu) {
+    return x < T(0) ? Vec<T>{} : x;
+  } else if constexpr (A == Activation::leaky_relu) {
+    return x < T(0) ? x * alpha : x;
+  } else if constexpr (A == Activation::sigmoid) {
+    return sigmoid<T>(x);
+  } else if constexpr (A == Activation::tanh) {
+    return tanh<T>(x);
+  } else if constexpr (A == Activation::gelu) {
+    return gelu<T>(x);
+  } else if constexpr (A == Activation::gelu_tanh) {
+    return gelu_tanh<T>(x);
+  } else if constexpr (A == Activation::silu) {
+    return silu<T>(x);
+  } else if constexpr (A == Activation::softplus) {
+    return at_least(x, Vec<T>{}) + softplus_tail<T>(x);
+  } else {
+    return x;
+  }
+}
+
+/// dx = dy * activation'(x), where saved is the result y or, for gelu, gelu_tanh and silu, x (see
+/// gradient_from_result).
+template <Activation A, class T>
+DLCORE_INLINE Vec<T> activate_backward(Vec<T> dy, Vec<T> saved, Vec<T> alpha) {
+  if constexpr (A == Activation::relu) {
+    return saved > T(0) ? dy : at_least(saved, Vec<T>{});  // NaN stays here too
+  } else if constexpr (A == Activation::leaky_relu) {
+    return saved > T(0) ? dy : (saved <= T(0) ? dy * alpha : saved);
+  } else if constexpr (A == Activation::sigmoid) {
+    return dy * (saved * (T(1) - saved));
+  } else if constexpr (A == Activation::tanh) {
+    return dy * fma(-saved, saved, constant<Vec<T>>(T(1)));
+  } else if constexpr (A == Activation::gelu) {
+    return dy * gelu_derivative<T>(saved);
+  } else if constexpr (A == Activation::gelu_tanh) {
+    return dy * gelu_tanh_derivative<T>(saved);
+  } else if constexpr (A == Activation::silu) {
+    return dy * silu_derivative<T>(saved);
+  } else if constexpr (A == Activation::softplus) {
+    return dy * softplus_derivative<T>(saved);
+  } else {
+    return dy;
+  }
+}
+
+// ---- Losses of single elements ------------------------------------------------------------------
+
+/// binary_cross_entropy: log(1 + e^x) - x t, x the logit; mse: r^2, r = x - t; huber: r^2 / 2 for
+/// |r| <= delta, else delta (|r| - delta / 2).
+template <ElementLoss L, class T>
+DLCORE_INLINE Vec<T> element_value(Vec<T> x, Vec<T> target, Vec<T> delta) {
+  if constexpr (L == ElementLoss::binary_cross_entropy) {
+    // With max(x, 0) taken out nothing overflows, and for t in [0, 1] nothing cancels.
+    return fma(-x, target, at_least(x, Vec<T>{})) + softplus_tail<T>(x);
+  } else {
+    const Vec<T> r = x - target;
+    if constexpr (L == ElementLoss::mse) {
+      return r * r;
+    } else {
+      const Vec<T> a = abs(r);
+      return a > delta ? delta * fma(delta, constant<Vec<T>>(T(-0.5)), a) : T(0.5) * a * a;
+    }
+  }
+}
+
+/// Derivative of the same by x.
+template <ElementLoss L, class T>
+DLCORE_INLINE Vec<T> element_gradient(Vec<T> x, Vec<T> target, Vec<T> delta) {
+  if constexpr (L == ElementLoss::binary_cross_entropy) {
+    return sigmoid<T>(x) - target;
+  } else {
+    const Vec<T> r = x - target;
+    return L == ElementLoss::mse ? r + r : at_least(at_most(r, delta), -delta);
+  }
+}
+
+// ---- Optimizers ---------------------------------------------------------------------------------
+
+/// The gradient as the rules see it: clipped, with the decay that acts through it.
+template <class T>
+DLCORE_INLINE Vec<T> scaled_gradient(const Update<T>& update, Vec<T> w, Vec<T> g) {
+  return fma(w, constant<Vec<T>>(update.weight_decay), g * update.gradient_scale);
+}
+
+/// w -= learning_rate (g + weight_decay w)
+template <class T>
+DLCORE_INLINE void update_sgd(const Update<T>& update, Vec<T>& w, Vec<T> g) {
+  w = fma(scaled_gradient(update, w, g), constant<Vec<T>>(-update.learning_rate), w);
+}
+
+/// v = momentum v + g; w -= learning_rate v, or, nesterov, learning_rate (g + momentum v).
+template <class T>
+DLCORE_INLINE void update_momentum(const Update<T>& update, Vec<T>& w, Vec<T> g, Vec<T>& velocity) {
+  const Vec<T> momentum = constant<Vec<T>>(update.momentum);
+  g = scaled_gradient(update, w, g);
+  velocity = fma(velocity, momentum, g);
+  const Vec<T> step = update.nesterov ? fma(velocity, momentum, g) : velocity;
+  w = fma(step, constant<Vec<T>>(-update.learning_rate), w);
+}
+
+/// m += (1 - beta1) (g - m); v += (1 - beta2) (g^2 - v);
+/// w -= learning_rate / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon).
+/// Decoupled (AdamW), the decay shrinks w before the step; otherwise it enters g.
+template <bool decoupled, class T>
+DLCORE_INLINE void update_adam(const Update<T>& update, Vec<T>& w, Vec<T> g, Vec<T>& m, Vec<T>& v) {
+  if constexpr (decoupled) {
+    g = g * update.gradient_scale;
+    w = fma(w, constant<Vec<T>>(-update.decay), w);
+  } else {
+    g = scaled_gradient(update, w, g);
+  }
+  m = fma(g - m, constant<Vec<T>>(update.complement1), m);
+  v = fma(fma(g, g, -v), constant<Vec<T>>(update.complement2), v);
+  const Vec<T> root =
+      fma(sqrt(v), constant<Vec<T>>(update.inverse_root), constant<Vec<T>>(update.epsilon));
+  w = fma(m / root, constant<Vec<T>>(-update.step_size), w);
+}
+
+}  // namespace
+}  // namespace dlcore

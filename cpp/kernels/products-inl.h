@@ -1,0 +1,241 @@
+// The three products of a dense layer, written once over the vector width. Included by body-inl.h.
+
+#pragma once
+
+#include "kernels/functors.h"
+#include "kernels/kernels.h"
+#include "kernels/vector-inl.h"
+
+namespace dlcore {
+namespace {
+
+// A register tile is kTileRows x 2 vectors of sums: as many as the registers hold beside one row
+// of b and a broadcast. FMA latency 4 at 2 a cycle asks for 8 sums at least.
+#if DLCORE_VECTOR_BYTES == 64
+inline constexpr int kTileRows = 14;
+#elif DLCORE_VECTOR_BYTES == 32
+inline constexpr int kTileRows = 6;
+#else
+inline constexpr int kTileRows = 12;
+#endif
+
+template <class T>
+inline constexpr Index kTileColumns = 2 * kLanes<T>;
+
+// Depth of a block: kDepth rows of a panel beside a tile's rows of the other factor stay in the
+// first two caches while they are used again.
+inline constexpr Index kDepth = 512;
+// Rows of the batch worked through before the weights are fetched again.
+inline constexpr Index kBatchBlock = 256;
+
+constexpr Index smaller(Index a, Index b) { return a < b ? a : b; }
+
+/// c = a b or c += a b over one tile, summed in order of depth. Element (r, d) of a lies at
+/// r * a_row + (d / run) * a_jump + (d % run) * a_depth: panels make the depth jump every `run`.
+template <class T>
+struct Tile {
+  const T* a;
+  Index a_row, a_depth, a_jump, run;
+  const T* b;
+  Index b_depth;
+  Index depth;
+  bool add;
+  T* c;
+  Index ldc;
+};
+
+// noinline: the loops around a tile must not take registers from it.
+template <class T, int R, int V>
+__attribute__((noinline)) void tile_product(const Tile<T>& t) {
+  Vec<T> sum[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      sum[r][v] = t.add ? load(t.c + r * t.ldc + v * kLanes<T>) : Vec<T>{};
+    }
+  }
+  const Index a_row = t.a_row, a_depth = t.a_depth, b_depth = t.b_depth;
+  const T* b = t.b;
+  const T* a_run = t.a;
+  for (Index left = t.depth; left > 0; left -= t.run) {
+    const T* a = a_run;
+    const Index run = smaller(left, t.run);
+    for (Index d = 0; d < run; ++d) {
+      Vec<T> row[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes<T>);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const Vec<T> s = splat(a[r * a_row]);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) sum[r][v] = fma(s, row[v], sum[r][v]);
+      }
+      a += a_depth;
+      b += b_depth;
+    }
+    a_run += t.a_jump;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) store(t.c + r * t.ldc + v * kLanes<T>, sum[r][v]);
+  }
+}
+
+template <class T>
+using TileFunction = void (*)(const Tile<T>&);
+
+template <class T, int R>
+DLCORE_INLINE TileFunction<T> tile_of_columns(Index columns) {
+  return columns > kLanes<T> ? tile_product<T, R, 2> : tile_product<T, R, 1>;
+}
+
+/// The tile of this many rows, for at most kTileColumns columns.
+template <class T, int R = kTileRows>
+TileFunction<T> tile_of(Index rows, Index columns) {
+  if constexpr (R > 1) {
+    if (rows < R) return tile_of<T, R - 1>(rows, columns);
+  }
+  return tile_of_columns<T, R>(columns);
+}
+
+/// Rows 0..rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10 and not 14 + 14 + 4.
+struct RowSplit {
+  explicit RowSplit(Index rows)
+      : count((rows + kTileRows - 1) / kTileRows), height(count == 0 ? 0 : rows / count),
+        taller(count == 0 ? 0 : rows % count) {}
+  Index begin(Index i) const { return i * height + smaller(i, taller); }
+  Index count, height, taller;
+};
+
+/// y = activation(y + b), z = y + b, on rows x columns; columns up to whole vectors.
+template <class T, Activation A>
+void finish_tile(T* y, T* z, Index ldy, const T* b, T alpha, Index rows, Index columns) {
+  const Vec<T> slope = splat(alpha);
+  for (Index r = 0; r < rows; ++r) {
+    for (Index j = 0; j < columns; j += kLanes<T>) {
+      Vec<T> value = load(y + r * ldy + j);
+      if (b != nullptr) value += load(b + j);
+      if (z != nullptr) store(z + r * ldy + j, value);
+      store(y + r * ldy + j, activate<A, T>(value, slope));
+    }
+  }
+}
+
+template <class T>
+using FinishFunction = void (*)(T* y, T* z, Index ldy, const T* b, T alpha, Index rows,
+                                Index columns);
+
+template <class T>
+FinishFunction<T> finish_of(Activation activation) {
+  switch (activation) {
+    case Activation::identity: return finish_tile<T, Activation::identity>;
+    case Activation::relu: return finish_tile<T, Activation::relu>;
+    case Activation::leaky_relu: return finish_tile<T, Activation::leaky_relu>;
+    case Activation::sigmoid: return finish_tile<T, Activation::sigmoid>;
+    case Activation::tanh: return finish_tile<T, Activation::tanh>;
+    case Activation::gelu: return finish_tile<T, Activation::gelu>;
+    case Activation::gelu_tanh: return finish_tile<T, Activation::gelu_tanh>;
+    case Activation::silu: return finish_tile<T, Activation::silu>;
+    case Activation::softplus: return finish_tile<T, Activation::softplus>;
+  }
+  return nullptr;
+}
+
+template <class T>
+void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const T* b,
+                   Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
+                   Index k) {
+  const FinishFunction<T> finish = finish_of<T>(activation);
+  const bool plain = activation == Activation::identity && b == nullptr && z == nullptr;
+  for (Index i0 = 0; i0 < m; i0 += kBatchBlock) {
+    const RowSplit rows(smaller(kBatchBlock, m - i0));
+    // At least once, so that k = 0 gives the bias.
+    for (Index k0 = 0; k0 == 0 || k0 < k; k0 += kDepth) {
+      const Index depth = smaller(kDepth, k - k0);
+      const bool last = k0 + kDepth >= k;
+      for (Index j = 0; j < n; j += kTileColumns<T>) {
+        const Index columns = smaller(kTileColumns<T>, n - j);
+        const T* panel = w + (j / kPanel<T>) * panel_stride + j % kPanel<T>;
+        for (Index r = 0; r < rows.count; ++r) {
+          const Index i = i0 + rows.begin(r), height = i0 + rows.begin(r + 1) - i;
+          T* c = y + i * ldy + j;
+          tile_of<T>(height, columns)({x + i * ldx + k0, ldx, 1, 0, kDepth,
+                                       panel + k0 * kPanel<T>, kPanel<T>, depth, k0 > 0, c, ldy});
+          if (last && !plain) {
+            finish(c, z == nullptr ? nullptr : z + i * ldy + j, ldy, b == nullptr ? b : b + j,
+                   alpha, height, columns);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void dense_input_gradient(const T* dyt, Index ldt, const T* w, Index panel_stride, T* dxt,
+                          Index ldxt, Index m, Index n, Index k) {
+  const RowSplit rows(k);
+  for (Index j0 = 0; j0 < m; j0 += kBatchBlock) {
+    const Index j1 = smaller(m, j0 + kBatchBlock);
+    for (Index n0 = 0; n0 < n; n0 += kDepth) {
+      const Index depth = smaller(kDepth, n - n0);
+      const T* block = w + (n0 / kPanel<T>) * panel_stride;
+      for (Index r = 0; r < rows.count; ++r) {
+        const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+        for (Index j = j0; j < j1; j += kTileColumns<T>) {
+          tile_of<T>(height, j1 - j)({block + i * kPanel<T>, kPanel<T>, 1, panel_stride, kPanel<T>,
+                                      dyt + n0 * ldt + j, ldt, depth, n0 > 0, dxt + i * ldxt + j,
+                                      ldxt});
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
+                           Index panel_stride, Index m, Index n, Index k) {
+  const RowSplit rows(k);
+  for (Index m0 = 0; m0 == 0 || m0 < m; m0 += 2 * kDepth) {
+    const Index depth = smaller(2 * kDepth, m - m0);
+    for (Index j = 0; j < n; j += kTileColumns<T>) {
+      const Index columns = smaller(kTileColumns<T>, n - j);
+      T* panel = dw + (j / kPanel<T>) * panel_stride + j % kPanel<T>;
+      for (Index r = 0; r < rows.count; ++r) {
+        const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+        tile_of<T>(height, columns)({x + m0 * ldx + i, 1, ldx, 0, depth, dy + m0 * ldy + j, ldy,
+                                     depth, add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
+      }
+    }
+  }
+}
+
+template <class T>
+void update_elements(const Update<T>& update, T* w, const T* dw, T* state1, T* state2, Index n);
+
+template <class T>
+void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
+                         T* w, T* state1, T* state2, Index panel_stride, Index m, Index n,
+                         Index k) {
+  const RowSplit rows(k);
+  // Whole rows of a panel, so that the weights of a tile and its state lie in one run.
+  alignas(64) T gradient[kTileRows * kPanel<T>];
+  for (Index j = 0; j < n; j += kPanel<T>) {
+    if (n - j < kPanel<T>) __builtin_memset(gradient, 0, sizeof(gradient));
+    for (Index r = 0; r < rows.count; ++r) {
+      const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+      for (Index c = 0; c < smaller(kPanel<T>, n - j); c += kTileColumns<T>) {
+        tile_of<T>(height, smaller(kTileColumns<T>, n - j - c))(
+            {x + i, 1, ldx, 0, m, dy + j + c, ldy, m, false, gradient + c, kPanel<T>});
+      }
+      const Index offset = (j / kPanel<T>) * panel_stride + i * kPanel<T>;
+      update_elements(update, w + offset, gradient, state1 == nullptr ? state1 : state1 + offset,
+                      state2 == nullptr ? state2 : state2 + offset, height * kPanel<T>);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dlcore

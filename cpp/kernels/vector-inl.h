@@ -1,0 +1,143 @@
+// Vectors of DLCORE_VECTOR_BYTES bytes in the compiler's vector extension, and the few operations
+// that extension lacks. Included by body-inl.h only, once per instruction set; no include guard
+// against a second width is needed because every instruction set is a file of its own. No standard
+// header with inline functions may come in here (see select.cpp).
+
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace dlcore {
+namespace {
+
+template <class T>
+struct VectorTypes;
+template <>
+struct VectorTypes<float> {
+  typedef float Vec __attribute__((vector_size(DLCORE_VECTOR_BYTES)));
+  typedef float Unaligned __attribute__((vector_size(DLCORE_VECTOR_BYTES), aligned(4), may_alias));
+  typedef int32_t Mask __attribute__((vector_size(DLCORE_VECTOR_BYTES)));
+};
+template <>
+struct VectorTypes<double> {
+  typedef double Vec __attribute__((vector_size(DLCORE_VECTOR_BYTES)));
+  typedef double Unaligned __attribute__((vector_size(DLCORE_VECTOR_BYTES), aligned(8), may_alias));
+  typedef int64_t Mask __attribute__((vector_size(DLCORE_VECTOR_BYTES)));
+};
+
+/// Vector of T; comparisons give Mask<T> (all bits set or none) and `mask ? a : b` selects lanes.
+template <class T>
+using Vec = typename VectorTypes<T>::Vec;
+template <class T>
+using Mask = typename VectorTypes<T>::Mask;
+
+template <class T>
+inline constexpr int kLanes = DLCORE_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+#define DLCORE_INLINE inline __attribute__((always_inline))
+
+template <class T>
+DLCORE_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VectorTypes<T>::Unaligned*>(p);
+}
+
+template <class T>
+DLCORE_INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VectorTypes<T>::Unaligned*>(p) = v;
+}
+
+/// Store past the caches; p is aligned to the vector.
+template <class T>
+DLCORE_INLINE void stream(T* p, Vec<T> v) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    _mm512_stream_ps(p, v);
+  } else {
+    _mm512_stream_pd(p, v);
+  }
+#elif DLCORE_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    _mm256_stream_ps(p, v);
+  } else {
+    _mm256_stream_pd(p, v);
+  }
+#else
+  store(p, v);
+#endif
+}
+
+/// Orders streaming stores before what follows.
+DLCORE_INLINE void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> splat(T s) {
+  return s - Vec<T>{};
+}
+
+/// a * b + c with one rounding. Contraction is off everywhere (CMakeLists.txt), so that two
+/// loops over the same formula round alike; this is the only way to a fused operation.
+DLCORE_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_fmadd_ps(a, b, c);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return vfmaq_f32(c, a, b);
+#endif
+}
+DLCORE_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_fmadd_pd(a, b, c);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_fmadd_pd(a, b, c);
+#else
+  return vfmaq_f64(c, a, b);
+#endif
+}
+
+DLCORE_INLINE Vec<float> sqrt(Vec<float> a) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_sqrt_ps(a);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_sqrt_ps(a);
+#else
+  return vsqrtq_f32(a);
+#endif
+}
+DLCORE_INLINE Vec<double> sqrt(Vec<double> a) {
+#if DLCORE_VECTOR_BYTES == 64
+  return _mm512_sqrt_pd(a);
+#elif DLCORE_VECTOR_BYTES == 32
+  return _mm256_sqrt_pd(a);
+#else
+  return vsqrtq_f64(a);
+#endif
+}
+
+/// Bits of a vector as another vector type of the same size.
+template <class To, class From>
+DLCORE_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  return reinterpret_cast<To>(from);
+}
+
+/// Sum of the lanes in order: the same bits at every call, but not the same at every width.
+template <class T>
+DLCORE_INLINE T sum_lanes(Vec<T> v) {
+  T sum = v[0];
+  for (int i = 1; i < kLanes<T>; ++i) sum += v[i];
+  return sum;
+}
+
+}  // namespace
+}  // namespace dlcore

@@ -1,0 +1,139 @@
+#include "ops/dense.h"
+
+#include <algorithm>
+
+#include "check.h"
+#include "parallel.h"
+
+namespace dlcore::ops {
+namespace {
+
+// Work of one task, in floating-point operations: some microseconds, several times what handing
+// tasks to a spinning thread costs.
+constexpr Index kTaskFlops = 1 << 20;
+constexpr Index kMostTasks = 256;
+// Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
+constexpr Index kRowUnit = 14;
+
+/// Cuts a product over columns (whole panels) first, then over rows.
+struct Cut {
+  Cut(Index rows, Index panels, Index flops) {
+    const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
+    columns = std::clamp<Index>(panels, 1, tasks);
+    const Index units = std::max<Index>(1, (rows + kRowUnit - 1) / kRowUnit);
+    this->rows = std::min((tasks + columns - 1) / columns, units);
+  }
+  Index count() const { return rows * columns; }
+  Index rows, columns;
+};
+
+}  // namespace
+
+Shape dense_shape(const Shape& x, Index units) {
+  check(units >= 1, "dense: units must be at least 1, found ", units);
+  checked_product(x.back(), units, "dense");
+  Shape y = x;
+  y.back() = units;
+  Index size = 1;
+  for (const Index extent : y) size = checked_product(size, extent, "dense");
+  return y;
+}
+
+template <class T>
+void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
+                   const DenseWeights<const T>& w, const T* b, Activation activation, T alpha,
+                   T* z, T* y, Index ldy, Index m) {
+  const Index n = w.out_features, k = w.in_features;
+  const Cut cut(m, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  parallel_for(threads, cut.count(), [&](Index task) {
+    const Part r = part(task % cut.rows, cut.rows, m, kRowUnit);
+    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    const Index at = r.begin * ldy + c.begin;
+    kernels.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
+                          b == nullptr ? b : b + c.begin, activation, alpha,
+                          z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin,
+                          c.end - c.begin, k);
+  });
+}
+
+template <class T>
+void dense_input_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, Index ldy,
+                          const DenseWeights<const T>& w, T* dyt, T* dxt, Index ldt, bool add,
+                          T* sum, T* dx, Index ldx, Index m) {
+  const Index n = w.out_features, k = w.in_features;
+  kernels.transpose(dy, ldy, dyt, ldt, m, n, padded<T>(m));
+  const Cut cut(k, 1, 2 * m * n * k);
+  T* target = add ? sum : dx;
+  parallel_for(threads, cut.rows, [&](Index task) {
+    const Part r = part(task, cut.rows, k, kRowUnit);
+    const Index rows = r.end - r.begin;
+    kernels.dense_input_gradient(dyt, ldt, w.w + r.begin * kPanel<T>, w.panel_stride,
+                                 dxt + r.begin * ldt, ldt, m, n, rows);
+    kernels.transpose(dxt + r.begin * ldt, ldt, target + r.begin, ldx, rows, m, rows);
+    if (add) {
+      for (Index i = 0; i < m; ++i) {
+        kernels.add(sum + i * ldx + r.begin, dx + i * ldx + r.begin, rows);
+      }
+    }
+  });
+}
+
+template <class T>
+void dense_weight_gradient(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
+                           const T* dy, Index ldy, bool add, const DenseWeights<T>& dw, Index m) {
+  const Index n = dw.out_features, k = dw.in_features;
+  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  parallel_for(threads, cut.count(), [&](Index task) {
+    const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
+    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    kernels.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
+                                  dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
+                                  c.end - c.begin, r.end - r.begin);
+  });
+}
+
+template <class T>
+void dense_weight_update(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
+                         const T* dy, Index ldy, const Update<T>& update,
+                         const DenseWeights<T>& w, T* state1, T* state2, Index m) {
+  const Index n = w.out_features, k = w.in_features;
+  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  parallel_for(threads, cut.count(), [&](Index task) {
+    const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
+    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
+    kernels.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
+                                state1 == nullptr ? state1 : state1 + at,
+                                state2 == nullptr ? state2 : state2 + at, w.panel_stride, m,
+                                c.end - c.begin, r.end - r.begin);
+  });
+}
+
+template <class T>
+void dense_bias_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, Index ldy, T* db,
+                         Index m, Index n) {
+  // A sum over rows is one chain a column: cut by columns only.
+  const Index tasks = std::clamp<Index>(m * n / kTaskFlops, 1, padded<T>(n) / kPanel<T>);
+  parallel_for(threads, tasks, [&](Index task) {
+    const Part c = part(task, tasks, n, kPanel<T>);
+    kernels.column_sums(dy + c.begin, ldy, db + c.begin, m, c.end - c.begin);
+  });
+}
+
+#define DLCORE_INSTANTIATE(T)                                                                     \
+  template void dense_forward(const KernelsOf<T>&, int, const T*, Index,                          \
+                              const DenseWeights<const T>&, const T*, Activation, T, T*, T*,      \
+                              Index, Index);                                                      \
+  template void dense_input_gradient(const KernelsOf<T>&, int, const T*, Index,                   \
+                                     const DenseWeights<const T>&, T*, T*, Index, bool, T*, T*,   \
+                                     Index, Index);                                               \
+  template void dense_weight_gradient(const KernelsOf<T>&, int, const T*, Index, const T*, Index, \
+                                      bool, const DenseWeights<T>&, Index);                       \
+  template void dense_weight_update(const KernelsOf<T>&, int, const T*, Index, const T*, Index,   \
+                                    const Update<T>&, const DenseWeights<T>&, T*, T*, Index);     \
+  template void dense_bias_gradient(const KernelsOf<T>&, int, const T*, Index, T*, Index, Index);
+DLCORE_INSTANTIATE(float)
+DLCORE_INSTANTIATE(double)
+#undef DLCORE_INSTANTIATE
+
+}  // namespace dlcore::ops

@@ -1,0 +1,216 @@
+#include "parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace dlcore {
+namespace {
+
+/// Number of a variable such as OMP_NUM_THREADS ("4" or "4,2"); 0 when unset or not a number.
+int number_in_environment(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? 0 : static_cast<int>(std::clamp(std::atol(text), 0L, 4096L));
+}
+
+/// CPUs that the cgroup's quota pays for, rounded up; 0 without a quota.
+int cgroup_quota() {
+  std::string quota;
+  double period = 0;
+  std::ifstream v2("/sys/fs/cgroup/cpu.max");
+  if (v2 >> quota >> period && quota != "max" && period > 0) {
+    return static_cast<int>(std::max(1.0, std::atof(quota.c_str()) / period + 0.999));
+  }
+  std::ifstream v1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  double value = 0;
+  if (v1 >> value && v1_period >> period && value > 0 && period > 0) {
+    return static_cast<int>(std::max(1.0, value / period + 0.999));
+  }
+  return 0;
+}
+
+int allowed_cpus() {
+  int cpus = static_cast<int>(std::thread::hardware_concurrency());
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
+#endif
+  static const int quota = cgroup_quota();
+  if (quota > 0) cpus = std::min(cpus, quota);
+  return std::max(1, cpus);
+}
+
+std::atomic<int> thread_limit{0};
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// All that a worker must know to claim a task, in one word, so that a claim is one
+/// compare-and-swap and a worker that wakes late can only fail it: generation of the job, threads
+/// it may use, its tasks, and the next of them.
+struct Ticket {
+  static constexpr int kIndexBits = 20;
+  static constexpr std::uint64_t kIndexMask = (1u << kIndexBits) - 1;
+
+  static std::uint64_t make(std::uint64_t generation, int workers, Index tasks) {
+    return generation << (8 + 2 * kIndexBits) |
+           static_cast<std::uint64_t>(std::min(workers, 255)) << (2 * kIndexBits) |
+           static_cast<std::uint64_t>(tasks) << kIndexBits;
+  }
+  static int workers(std::uint64_t t) { return static_cast<int>(t >> (2 * kIndexBits) & 255); }
+  static Index tasks(std::uint64_t t) { return static_cast<Index>(t >> kIndexBits & kIndexMask); }
+  static Index next(std::uint64_t t) { return static_cast<Index>(t & kIndexMask); }
+};
+
+/// Workers that spin for a while after a job and then sleep.
+class Pool {
+ public:
+  /// Whether this thread runs a task now: parallel loops inside one are serial.
+  static thread_local bool inside;
+
+  void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body) {
+    grow(std::min(threads - 1, 255));
+    call_ = call;
+    body_ = body;
+    done_.store(0, std::memory_order_relaxed);
+    ticket_.store(Ticket::make(++generation_ & 0xffff, threads - 1, tasks),
+                  std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+      wake_.fetch_add(1, std::memory_order_release);
+      wake_.notify_all();
+    }
+    inside = true;
+    while (claim_and_run()) {
+    }
+    inside = false;
+    for (int spin = 0; done_.load(std::memory_order_acquire) != tasks; ++spin) {
+      // A worker that has a task but not a CPU needs ours.
+      spin < kSpins ? pause() : std::this_thread::yield();
+    }
+  }
+
+  int size() const { return size_.load(std::memory_order_relaxed); }
+  bool try_lock() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void unlock() { busy_.store(false, std::memory_order_release); }
+
+ private:
+  // About 20 to 50 us: a training step's serial parts are shorter, waking a sleeper is not.
+  static constexpr int kSpins = 1500;
+
+  bool claim_and_run() {
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    do {
+      if (Ticket::next(ticket) >= Ticket::tasks(ticket)) return false;
+    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel));
+    // The job cannot end before this task does, so call_ and body_ are of the claimed job.
+    call_(body_, Ticket::next(ticket));
+    done_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
+
+  bool has_work(int worker) const {
+    const std::uint64_t ticket = ticket_.load(std::memory_order_seq_cst);
+    return worker < Ticket::workers(ticket) && Ticket::next(ticket) < Ticket::tasks(ticket);
+  }
+
+  void work(int worker) {
+    inside = true;
+    for (;;) {
+      int spin = 0;
+      while (spin < kSpins && !has_work(worker)) {
+        ++spin;
+        pause();
+      }
+      if (spin == kSpins) {
+        const std::uint32_t seen = wake_.load(std::memory_order_acquire);
+        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        if (!has_work(worker)) wake_.wait(seen, std::memory_order_acquire);
+        sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+        continue;
+      }
+      while (has_work(worker) && claim_and_run()) {
+      }
+    }
+  }
+
+  void grow(int workers) {
+    for (int i = size(); i < workers; ++i) {
+      std::thread([this, i] { work(i); }).detach();
+      size_.store(i + 1, std::memory_order_relaxed);
+    }
+  }
+
+  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  alignas(64) std::atomic<Index> done_{0};
+  alignas(64) std::atomic<std::uint32_t> wake_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> busy_{false};
+  std::atomic<int> size_{0};
+  std::uint64_t generation_ = 0;
+  void (*call_)(const void*, Index) = nullptr;
+  const void* body_ = nullptr;
+};
+
+thread_local bool Pool::inside = false;
+
+std::atomic<Pool*> pool_pointer{nullptr};
+
+/// Never destroyed: its threads live as long as the process. A forked child has none of them and
+/// starts with a new pool.
+Pool& pool() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pool_pointer.store(new Pool);
+    pthread_atfork(nullptr, nullptr, [] {
+      pool_pointer.store(new Pool);
+      Pool::inside = false;
+    });
+  });
+  return *pool_pointer.load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+int default_threads() {
+  const int allowed = allowed_cpus();
+  int threads = thread_limit.load();
+  if (threads == 0) threads = number_in_environment("DLCORE_NUM_THREADS");
+  if (threads == 0) threads = number_in_environment("OMP_NUM_THREADS");
+  return threads == 0 ? allowed : std::min(threads, allowed);
+}
+
+void set_threads(int threads) { thread_limit.store(std::max(0, threads)); }
+
+int pool_threads() {
+  const Pool* current = pool_pointer.load();
+  return current == nullptr ? 0 : current->size();
+}
+
+namespace detail {
+
+void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body) {
+  constexpr auto kMost = static_cast<Index>(Ticket::kIndexMask) - 1;
+  if (Pool::inside || tasks > kMost || !pool().try_lock()) {
+    for (Index i = 0; i < tasks; ++i) call(body, i);
+    return;
+  }
+  Pool& held = pool();
+  held.run(threads, tasks, call, body);
+  held.unlock();
+}
+
+}  // namespace detail
+}  // namespace dlcore

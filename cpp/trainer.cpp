@@ -1,0 +1,316 @@
+#include "trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "check.h"
+#include "kernels/select.h"
+#include "ops/gather.h"
+#include "random.h"
+
+namespace dlcore {
+namespace {
+
+// Ctrl-C must be answered within 100 ms, callbacks need no more.
+constexpr double kCallSeconds = 0.05;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+template <class T>
+void copy(const Buffer<T>& from, Buffer<T>* to) {
+  if (to->size() != from.size()) *to = Buffer<T>(from.size());
+  to->copy_from(from);
+}
+
+template <class T>
+bool all_finite(const KernelsOf<T>& kernels, const Buffer<T>& values) {
+  // The square of a large float is no overflow in double.
+  return std::isfinite(kernels.sum_squares(values.data(), values.size()));
+}
+
+}  // namespace
+
+void refuse_not_finite(const char* operation, const RowsView& x, const Index* rows, Index count) {
+  ops::Position at{};
+  if (!ops::find_not_finite(x, rows, count, &at)) {
+    check(false, operation, ": x times input_scale overflows the network's dtype");
+  }
+  check(false, operation, ": x holds ", at.value, " at row ", at.row, ", column ", at.column,
+        "; remove or replace such values first");
+  throw std::logic_error("unreachable");
+}
+
+template <class T>
+void State<T>::copy_from(const State& other) {
+  copy(other.parameters, &parameters);
+  copy(other.moment1, &moment1);
+  copy(other.moment2, &moment2);
+  optimizer_step = other.optimizer_step;
+  step = other.step;
+}
+
+template <class T>
+ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset& data,
+                               const ops::Loss& loss, const ops::TargetShape& target,
+                               int threads, const char* operation) {
+  ops::LossSums sums;
+  const auto& kernels = plan.kernels().template of<T>();
+  const Index width = target.rows * target.features;
+  for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
+    const Index m = std::min(plan.batch(), data.x.rows - begin);
+    if (!ops::gather(kernels, threads, data.x, nullptr, begin, static_cast<T>(data.input_scale),
+                     plan.input(), plan.input_ld(), m, plan.input_rows())) {
+      refuse_not_finite(operation, data.x, nullptr, data.x.rows);
+    }
+    plan.forward(parameters, threads, m);
+    const T* values = static_cast<const T*>(data.values);
+    sums.add(ops::loss_forward_backward<T>(
+        kernels, threads, loss, target, plan.output(), plan.output_ld(),
+        data.labels == nullptr ? nullptr : data.labels + begin * target.rows,
+        values == nullptr ? nullptr : values + begin * width, target.features,
+        data.weight == nullptr ? nullptr : data.weight + begin, 0, plan.loss_scratch(), nullptr, 0,
+        m));
+  }
+  return sums;
+}
+
+template <class T>
+Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state,
+                    const Dataset& data, const FitOptions& options)
+    : graph_(graph),
+      layout_(layout),
+      state_(state),
+      data_(data),
+      options_(options),
+      kernels_(dlcore::kernels()),
+      target_(ops::target_shape(options.loss, graph.output().shape)),
+      examples_(options.rows == nullptr ? data.x.rows : options.row_count),
+      batch_(std::min(options.batch_size, examples_)),
+      steps_per_epoch_((examples_ + batch_ - 1) / batch_),
+      // Clipping needs the whole gradient before the first weight moves.
+      fused_(options.clip_norm == 0),
+      plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training),
+      gradients_(fused_ ? 0 : layout.size),
+      norms_(fused_ ? 0 : ops::norm_pieces(layout.size)),
+      order_(static_cast<std::size_t>(examples_)) {
+  if (options.validation.has_value()) {
+    const Index batch = std::min(kEvaluationBatch, options.validation->x.rows);
+    validation_plan_ =
+        std::make_unique<Plan<T>>(graph, layout, kernels_, batch, Plan<T>::Kind::inference);
+  }
+  if (data.labels != nullptr) labels_.resize(static_cast<std::size_t>(batch_ * target_.rows));
+  if (data.values != nullptr) {
+    targets_ = Buffer<T>(batch_ * target_.rows * target_.features);
+  }
+  if (data.weight != nullptr) weights_.resize(static_cast<std::size_t>(batch_));
+}
+
+template <class T>
+void Trainer<T>::shuffle() {
+  if (options_.rows == nullptr) {
+    std::iota(order_.begin(), order_.end(), Index{0});
+  } else {
+    std::copy_n(options_.rows, examples_, order_.begin());
+  }
+  if (!options_.shuffle) return;
+  philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order_.data(),
+                  examples_);
+}
+
+template <class T>
+void Trainer<T>::refuse_data() {
+  state_.copy_from(epoch_start_);
+  refuse_not_finite("fit", data_.x, options_.rows, examples_);
+}
+
+template <class T>
+bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums) {
+  const auto& k = kernels_.of<T>();
+  const int threads = options_.threads;
+  const Index begin = step_in_epoch * batch_, m = std::min(batch_, examples_ - begin);
+  const Index* rows = order_.data() + begin;
+  if (!ops::gather(k, threads, data_.x, rows, 0, static_cast<T>(data_.input_scale), plan_.input(),
+                   plan_.input_ld(), m, plan_.input_rows())) {
+    refuse_data();
+  }
+  const Index width = target_.rows * target_.features;
+  double weight = static_cast<double>(m);
+  if (data_.weight != nullptr) weight = 0;
+  for (Index i = 0; i < m; ++i) {
+    if (data_.labels != nullptr) {
+      std::copy_n(data_.labels + rows[i] * target_.rows, target_.rows,
+                  labels_.data() + i * target_.rows);
+    }
+    if (data_.values != nullptr) {
+      std::copy_n(static_cast<const T*>(data_.values) + rows[i] * width, width,
+                  targets_.data() + i * width);
+    }
+    if (data_.weight != nullptr) {
+      weights_[static_cast<std::size_t>(i)] = data_.weight[rows[i]];
+      weight += data_.weight[rows[i]];
+    }
+  }
+  const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
+  T* parameters = state_.parameters.data();
+  plan_.forward(parameters, threads, m, dropout);
+  const ops::LossSums batch = ops::loss_forward_backward<T>(
+      k, threads, options_.loss, target_, plan_.output(), plan_.output_ld(), labels_.data(),
+      targets_.data(), target_.features, data_.weight == nullptr ? nullptr : weights_.data(),
+      weight, plan_.loss_scratch(), plan_.output_gradient(),
+      leading_dimension<T>(target_.features), m);
+  if (!std::isfinite(batch.loss)) return false;
+  sums->add(batch);
+
+  const Index fit_step = epoch * steps_per_epoch_ + step_in_epoch;
+  learning_rate_ = options_.schedule.at(fit_step, steps_per_epoch_, options_.epochs);
+  T* moment1 = state_.moment1.data();
+  T* moment2 = state_.moment2.data();
+  ++state_.optimizer_step;
+  if (fused_) {
+    const Update<T> update =
+        ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
+    plan_.backward(parameters, threads, m, {nullptr, false, &update, parameters, moment1, moment2},
+                   dropout);
+  } else {
+    plan_.backward(parameters, threads, m, {gradients_.data()}, dropout);
+    const double length =
+        ops::norm(k, threads, gradients_.data(), gradients_.size(), norms_.data());
+    const Update<T> update =
+        ops::update_of<T>(options_.optimizer, learning_rate_,
+                          ops::clip_factor(length, options_.clip_norm), state_.optimizer_step);
+    ops::optimizer_step(k, threads, update, parameters, gradients_.data(), moment1, moment2,
+                        layout_.size);
+  }
+  ++state_.step;
+  return true;
+}
+
+template <class T>
+bool Trainer<T>::parameters_finite() const {
+  return all_finite(kernels_.of<T>(), state_.parameters);
+}
+
+template <class T>
+void Trainer<T>::replay(Index epoch, Index steps) {
+  state_.copy_from(epoch_start_);
+  // The old plan's padding may hold what the non-finite step left there.
+  plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training);
+  ops::LossSums sums;
+  for (Index step = 0; step < steps; ++step) {
+    run_step(epoch, step, &sums);
+    report_progress(epoch, step + 1);
+  }
+}
+
+template <class T>
+void Trainer<T>::report_progress(Index epoch, Index steps_done) {
+  if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
+  last_call_ = now();
+  options_.on_progress(epoch, steps_done, steps_per_epoch_);
+}
+
+template <class T>
+std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
+  // Back to the last weights that gave a finite loss: those before the latest update. Weights are
+  // updated in place, so they come from the epoch's snapshot and its first steps once more. Where
+  // that would undo the only step of the fit, its result stays if it is finite.
+  const bool only_step = epoch == 0 && steps_done == 1 && parameters_finite();
+  Index steps = only_step ? 1 : std::max<Index>(steps_done - 1, 0);
+  if (!only_step) {
+    replay(epoch, steps);
+    while (steps > 0 && !parameters_finite()) replay(epoch, --steps);
+  }
+  return sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
+                  epoch + 1, " (learning rate ", learning_rate_, "); weights are those after ",
+                  steps, " steps of that epoch; try a smaller learning rate, clip_norm=1.0 or "
+                  "standardised data");
+}
+
+template <class T>
+typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* record) {
+  epoch_start_.copy_from(state_);
+  shuffle();
+  const double start = now();
+  ops::LossSums sums;
+  Index done = 0;
+  bool finite = true;
+  for (; finite && done < steps_per_epoch_; done += finite ? 1 : 0) {
+    finite = run_step(epoch, done, &sums);
+    report_progress(epoch, done + 1);
+  }
+  record->epoch = epoch;
+  record->learning_rate = learning_rate_;
+  record->seconds = now() - start;
+  record->examples_per_second = static_cast<double>(examples_) / std::max(record->seconds, 1e-9);
+  if (!finite || !parameters_finite()) return Outcome::diverged;
+  record->loss = sums.mean_loss();
+  if (options_.loss.kind == ops::LossKind::cross_entropy ||
+      options_.loss.kind == ops::LossKind::binary_cross_entropy) {
+    record->accuracy = sums.mean_correct();
+  }
+  return Outcome::finished;
+}
+
+template <class T>
+FitResult Trainer<T>::run() {
+  FitResult result;
+  last_call_ = now();
+  double best = std::numeric_limits<double>::infinity();
+  Index waited = 0;
+  const auto& early = options_.early_stopping;
+  for (Index epoch = 0; epoch < options_.epochs && result.stop == Stop::completed; ++epoch) {
+    EpochRecord record;
+    if (run_epoch(epoch, &record) == Outcome::diverged) {
+      const Index done = state_.step - epoch_start_.step;
+      result.stop = Stop::diverged;
+      result.message = diverged(epoch, done);
+      result.epochs.push_back(record);
+      break;
+    }
+    double watched = record.loss;
+    if (validation_plan_ != nullptr) {
+      const ops::LossSums sums =
+          evaluate_dataset(*validation_plan_, state_.parameters.data(), *options_.validation,
+                           options_.loss, target_, options_.threads, "fit: validation_data");
+      record.val_loss = watched = sums.mean_loss();
+      if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
+    }
+    result.epochs.push_back(record);
+    if (early.has_value()) {
+      // min_delta decides about patience; the best weights are the best of all.
+      waited = watched < best - early->min_delta ? 0 : waited + 1;
+      if (watched < best) {
+        best = watched;
+        result.best_epoch = epoch;
+        if (early->restore_best) copy(state_.parameters, &best_.parameters);
+      }
+      if (waited >= early->patience) {
+        result.stop = Stop::early_stopping;
+        result.message = sentence("fit: no improvement in ", early->patience, " epochs");
+      }
+    }
+    if (options_.on_epoch && !options_.on_epoch(record) && result.stop == Stop::completed) {
+      result.stop = Stop::callback;
+      result.message = "fit: stopped by on_epoch";
+    }
+  }
+  if (early.has_value() && early->restore_best && best_.parameters.size() > 0) {
+    state_.parameters.copy_from(best_.parameters);
+  }
+  return result;
+}
+
+#define DLCORE_INSTANTIATE(T)                                                                     \
+  template struct State<T>;                                                                       \
+  template class Trainer<T>;                                                                      \
+  template ops::LossSums evaluate_dataset(Plan<T>&, const T*, const Dataset&, const ops::Loss&,   \
+                                          const ops::TargetShape&, int, const char*);
+DLCORE_INSTANTIATE(float)
+DLCORE_INSTANTIATE(double)
+#undef DLCORE_INSTANTIATE
+
+}  // namespace dlcore

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <vector>
+
+#include "network.h"
+
+namespace dlcore {
+
+/// Parameters and what the optimizer keeps of them.
+template <class T>
+struct State {
+  Buffer<T> parameters;
+  Buffer<T> moment1, moment2;   ///< as many as the optimizer needs, else empty
+  Index optimizer_step = 0;     ///< steps since the state began
+  Index step = 0;               ///< steps in the network's life: random numbers are keyed by it
+
+  void copy_from(const State& other);
+};
+
+/// Takes a plan over a dataset: shuffled epochs of batches, each gathered, passed forward and
+/// backward, and followed by one optimizer step.
+template <class T>
+class Trainer {
+ public:
+  Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state, const Dataset& data,
+          const FitOptions& options);
+
+  FitResult run();
+
+ private:
+  enum class Outcome { finished, diverged };
+
+  Outcome run_epoch(Index epoch, EpochRecord* record);
+  /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
+  /// and then nothing was changed.
+  bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
+  /// Takes the state back to the snapshot and does the first `steps` steps of the epoch again.
+  void replay(Index epoch, Index steps);
+  void report_progress(Index epoch, Index steps_done);
+  std::string diverged(Index epoch, Index steps_done);
+  bool parameters_finite() const;
+  void shuffle();
+  /// Throws with row and column of the first value that is not finite.
+  void refuse_data();
+
+  const Graph& graph_;
+  const Layout<T>& layout_;
+  State<T>& state_;
+  const Dataset& data_;
+  const FitOptions& options_;
+  const Kernels& kernels_;
+  const ops::TargetShape target_;
+  const Index examples_, batch_, steps_per_epoch_;
+  bool fused_;
+  Plan<T> plan_;
+  std::unique_ptr<Plan<T>> validation_plan_;
+  Buffer<T> gradients_;             ///< only where the update is not fused
+  Buffer<double> norms_;
+  State<T> epoch_start_, best_;
+  std::vector<Index> order_;
+  std::vector<Index> labels_;       ///< of one batch, gathered
+  Buffer<T> targets_;
+  std::vector<double> weights_;
+  double learning_rate_ = 0;
+  double last_call_ = 0;
+};
+
+/// Loss of all examples of a dataset in pieces of the plan's batch.
+template <class T>
+ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset& data,
+                               const ops::Loss& loss, const ops::TargetShape& target,
+                               int threads, const char* operation);
+
+/// Throws "operation: x holds nan at row 3, column 7; ..." for the first such value.
+[[noreturn]] void refuse_not_finite(const char* operation, const RowsView& x, const Index* rows,
+                                    Index count);
+
+}  // namespace dlcore
