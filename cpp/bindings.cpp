@@ -1,11 +1,15 @@
 // Python <-> C++: arrays become views, the GIL is released, exceptions become Python's.
 
+#include "curves/bindings.h"
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <set>
+
 #include "check.h"
-#include "curves/bindings.h"
+#include "fleet.h"
 #include "functional.h"
 #include "kernels/select.h"
 #include "network.h"
@@ -22,9 +26,7 @@ namespace {
 
 // --- Arrays -------------------------------------------------------------------------------------
 
-Shape shape_of(const py::array& array) {
-  return {array.shape(), array.shape() + array.ndim()};
-}
+Shape shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
 
 std::string dtype_name(const py::array& array) { return py::str(array.dtype()); }
 
@@ -53,9 +55,8 @@ const T* data(const py::array& array) {
 template <class F>
 auto with_floating(const char* operation, const char* name, const py::array& array, F f) {
   if (has_dtype<float>(array)) return f(float{});
-  check_type(has_dtype<double>(array), operation, ": ", name,
-             " must be float32 or float64, found ", dtype_name(array), "; convert it, e.g. ", name,
-             ".astype(numpy.float32)");
+  check_type(has_dtype<double>(array), operation, ": ", name, " must be float32 or float64, found ",
+             dtype_name(array), "; convert it, e.g. ", name, ".astype(numpy.float32)");
   return f(double{});
 }
 
@@ -92,8 +93,7 @@ template <class T>
 const T* optional_data(const char* operation, const char* name, const py::object& object,
                        Shape* shape) {
   if (object.is_none()) return nullptr;
-  check_type(py::isinstance<py::array>(object), operation, ": ", name,
-             " must be a numpy.ndarray");
+  check_type(py::isinstance<py::array>(object), operation, ": ", name, " must be a numpy.ndarray");
   const auto array = py::reinterpret_borrow<py::array>(object);
   check_array<T>(operation, name, array);
   *shape = shape_of(array);
@@ -237,6 +237,17 @@ const char* name_of(Stop stop) {
   return "";
 }
 
+py::dict result_dict(const FitResult& fitted) {
+  py::list records;
+  for (const EpochRecord& record : fitted.epochs) records.append(record_dict(record));
+  py::dict answer;
+  answer["epochs"] = records;
+  answer["stopped"] = name_of(fitted.stop);
+  answer["message"] = fitted.message;
+  answer["best_epoch"] = fitted.best_epoch;
+  return answer;
+}
+
 // --- Network ------------------------------------------------------------------------------------
 
 py::array new_array(DType dtype, const Shape& shape) {
@@ -333,8 +344,8 @@ class PyNetwork {
     shape.insert(shape.begin(), view.rows);
     py::array y = new_array(network_->dtype(), shape);
     if (view.rows == 0) return y;
-    const Head h = head == "softmax" ? Head::softmax
-                                     : (head == "sigmoid" ? Head::sigmoid : Head::identity);
+    const Head h =
+        head == "softmax" ? Head::softmax : (head == "sigmoid" ? Head::sigmoid : Head::identity);
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
     void* to = y.mutable_data();
     py::gil_scoped_release release;
@@ -356,8 +367,7 @@ class PyNetwork {
   std::pair<double, py::dict> loss_and_gradients(const py::array& x, const py::array& y,
                                                  const py::dict& loss,
                                                  const py::object& sample_weight,
-                                                 double input_scale, int threads,
-                                                 double clip_norm,
+                                                 double input_scale, int threads, double clip_norm,
                                                  std::optional<std::uint64_t> dropout_seed) {
     const ops::Loss l = loss_of(loss);
     const Dataset d = dataset("loss_and_gradients", x, y, l, sample_weight, input_scale);
@@ -376,58 +386,64 @@ class PyNetwork {
     return {value, gradients};
   }
 
-  py::dict fit(const py::array& x, const py::array& y, const py::object& rows,
-               const py::dict& loss, const py::dict& optimizer, const py::dict& schedule,
-               Index epochs, Index batch_size, bool shuffle, std::uint64_t seed, int threads,
-               const py::object& sample_weight, const py::object& validation_x,
-               const py::object& validation_y, const py::object& validation_weight,
-               const py::object& early_stopping, double clip_norm, double input_scale,
-               const py::object& on_epoch, const py::object& on_progress) {
-    FitOptions options;
-    options.loss = loss_of(loss);
-    options.optimizer = optimizer_of(optimizer);
-    options.schedule = schedule_of(schedule);
-    options.epochs = epochs;
-    options.batch_size = batch_size;
-    options.shuffle = shuffle;
-    options.seed = seed;
-    options.threads = threads;
-    options.clip_norm = clip_norm;
-    check(epochs >= 0, "fit: epochs must not be negative, found ", epochs);
-    check(batch_size >= 1, "fit: batch_size must be at least 1, found ", batch_size);
-    check(clip_norm >= 0, "fit: clip_norm must be positive, found ", clip_norm);
-    const Dataset d = dataset("fit", x, y, options.loss, sample_weight, input_scale);
+  /// What one fit needs; pointers are into the arrays of `settings` and x, y.
+  Member member(const py::array& x, const py::array& y, const py::dict& settings) {
+    Member member;
+    member.network = network_.get();
+    FitOptions& options = member.options;
+    options.loss = loss_of(settings["loss"]);
+    options.optimizer = optimizer_of(settings["optimizer"]);
+    options.schedule = schedule_of(settings["schedule"]);
+    options.epochs = settings["epochs"].cast<Index>();
+    options.batch_size = settings["batch_size"].cast<Index>();
+    options.shuffle = settings["shuffle"].cast<bool>();
+    options.seed = settings["seed"].cast<std::uint64_t>();
+    options.threads = settings["threads"].cast<int>();
+    options.clip_norm = settings["clip_norm"].cast<double>();
+    const auto input_scale = settings["input_scale"].cast<double>();
+    check(options.epochs >= 0, "fit: epochs must not be negative, found ", options.epochs);
+    check(options.batch_size >= 1, "fit: batch_size must be at least 1, found ",
+          options.batch_size);
+    check(options.clip_norm >= 0, "fit: clip_norm must be positive, found ", options.clip_norm);
+    member.data = dataset("fit", x, y, options.loss, settings["sample_weight"], input_scale);
     Shape rows_shape;
-    options.rows = optional_data<Index>("fit", "rows", rows, &rows_shape);
+    options.rows = optional_data<Index>("fit", "rows", settings["rows"], &rows_shape);
     if (options.rows != nullptr) {
       check(rows_shape.size() == 1 && rows_shape[0] >= 1,
             "fit: rows must be one-dimensional and not empty, found ", rows_shape);
       options.row_count = rows_shape[0];
       for (Index i = 0; i < options.row_count; ++i) {
-        check(options.rows[i] >= 0 && options.rows[i] < d.x.rows, "fit: rows must lie in 0..",
-              d.x.rows - 1, ", found ", options.rows[i], " at index ", i);
+        check(options.rows[i] >= 0 && options.rows[i] < member.data.x.rows,
+              "fit: rows must lie in 0..", member.data.x.rows - 1, ", found ", options.rows[i],
+              " at index ", i);
       }
     }
-    if (!validation_x.is_none()) {
+    if (!settings["validation_x"].is_none()) {
       options.validation =
-          dataset("fit: validation_data", validation_x.cast<py::array>(),
-                  validation_y.cast<py::array>(), options.loss, validation_weight, input_scale);
+          dataset("fit: validation_data", settings["validation_x"], settings["validation_y"],
+                  options.loss, settings["validation_weight"], input_scale);
     }
-    if (!early_stopping.is_none()) {
-      const auto settings = early_stopping.cast<py::dict>();
+    if (!settings["early_stopping"].is_none()) {
+      const auto early = settings["early_stopping"].cast<py::dict>();
       options.early_stopping =
-          EarlyStopping{settings["patience"].cast<Index>(), entry(settings, "min_delta", 0.0),
-                        entry(settings, "restore_best", true)};
+          EarlyStopping{early["patience"].cast<Index>(), entry(early, "min_delta", 0.0),
+                        entry(early, "restore_best", true)};
     }
-    if (!on_epoch.is_none()) {
-      options.on_epoch = [&on_epoch](const EpochRecord& record) {
+    if (!settings["on_epoch"].is_none()) {
+      options.on_epoch = [on_epoch = settings["on_epoch"].ptr()](const EpochRecord& record) {
         py::gil_scoped_acquire acquire;
-        const py::object answer = on_epoch(record_dict(record));
+        const py::object answer = py::handle(on_epoch)(record_dict(record));
         // Only False stops; a callback that returns nothing goes on.
         return !answer.is(py::bool_(false));
       };
     }
-    options.on_progress = [&on_progress](Index epoch, Index done, Index steps) {
+    return member;
+  }
+
+  py::dict fit(const py::array& x, const py::array& y, const py::kwargs& settings) {
+    Member task = member(x, y, settings);
+    const py::object on_progress = settings["on_progress"];
+    task.options.on_progress = [&on_progress](Index epoch, Index done, Index steps) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_progress.is_none()) on_progress(epoch, done, steps);
@@ -435,16 +451,9 @@ class PyNetwork {
     FitResult fitted;
     {
       py::gil_scoped_release release;
-      fitted = network_->fit(d, options);
+      fitted = network_->fit(task.data, task.options);
     }
-    py::list records;
-    for (const EpochRecord& record : fitted.epochs) records.append(record_dict(record));
-    py::dict answer;
-    answer["epochs"] = records;
-    answer["stopped"] = name_of(fitted.stop);
-    answer["message"] = fitted.message;
-    answer["best_epoch"] = fitted.best_epoch;
-    return answer;
+    return result_dict(fitted);
   }
 
   py::dict memory(Index batch, const py::dict& optimizer, bool validation, bool early_stopping,
@@ -459,8 +468,8 @@ class PyNetwork {
     d["snapshots"] = m.snapshots;
     d["workspace"] = m.workspace;
     d["permutation"] = m.permutation;
-    d["total"] = m.parameters + m.gradients + m.optimizer_state + m.snapshots + m.workspace +
-                 m.permutation;
+    d["total"] =
+        m.parameters + m.gradients + m.optimizer_state + m.snapshots + m.workspace + m.permutation;
     return d;
   }
 
@@ -484,6 +493,52 @@ class PyNetwork {
   std::unique_ptr<Network> network_;
 };
 
+// --- Fleet --------------------------------------------------------------------------------------
+
+/// Refuses values that are not finite before any member trains, so that an error leaves all of them
+/// as they were. Each array is looked through once.
+void refuse_not_finite_rows(const std::vector<Member>& members) {
+  std::set<const std::byte*> seen;
+  for (const Member& member : members) {
+    ops::Position at{};
+    if (!seen.insert(member.data.x.base).second) continue;
+    if (ops::find_not_finite(member.data.x, nullptr, member.data.x.rows, &at)) {
+      check(false, "fit_many: x holds ", at.value, " at row ", at.row, ", column ", at.column,
+            "; remove or replace such values first");
+    }
+  }
+}
+
+py::list fit_many(const py::list& networks, const py::list& xs, const py::list& ys,
+                  const py::list& settings, int threads, const py::object& on_finish,
+                  const py::object& on_progress) {
+  std::vector<Member> members;
+  std::set<const Network*> seen;
+  for (std::size_t i = 0; i < networks.size(); ++i) {
+    auto& network = networks[i].cast<PyNetwork&>();
+    check(seen.insert(&network.core()).second, "fit_many: network ", i,
+          " is given twice; a network can train once at a time");
+    members.push_back(network.member(xs[i].cast<py::array>(), ys[i].cast<py::array>(),
+                                     settings[i].cast<py::dict>()));
+  }
+  std::vector<FitResult> results;
+  {
+    py::gil_scoped_release release;
+    refuse_not_finite_rows(members);
+    results = train_fleet(members, threads, [&](const FleetProgress& progress) {
+      py::gil_scoped_acquire acquire;
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!on_finish.is_none()) {
+        for (const std::size_t i : progress.latest) on_finish(i);
+      }
+      if (!on_progress.is_none()) on_progress(progress.finished, members.size());
+    });
+  }
+  py::list answers;
+  for (const FitResult& result : results) answers.append(result_dict(result));
+  return answers;
+}
+
 // --- Functional ---------------------------------------------------------------------------------
 
 py::array activation_forward(const std::string& kind, const py::array& x, double alpha,
@@ -496,14 +551,14 @@ py::array activation_forward(const std::string& kind, const py::array& x, double
     const T* from = data<T>(x);
     T* to = writable<T>(y);
     py::gil_scoped_release release;
-    ops::activation_forward(kernels().of<T>(), default_threads(), activation,
-                            static_cast<T>(alpha), from, to, x.size());
+    ops::activation_forward(kernels().of<T>(), default_threads(), activation, static_cast<T>(alpha),
+                            from, to, x.size());
     return y;
   });
 }
 
-py::array activation_backward(const std::string& kind, const py::array& dy,
-                              const py::array& saved, double alpha, const py::object& out) {
+py::array activation_backward(const std::string& kind, const py::array& dy, const py::array& saved,
+                              double alpha, const py::object& out) {
   const Activation activation = activation_named(kind);
   const std::string name = kind + "_backward";
   const char* operation = name.c_str();
@@ -641,8 +696,7 @@ py::object element_loss(const std::string& kind, const py::array& prediction,
   return with_floating(operation, name, prediction, [&]<class T>(T) -> py::object {
     check_array<T>(operation, name, prediction);
     check_like<T>(operation, name, "target", target);
-    functional::check_same_shape(operation, name, shape_of(prediction), "target",
-                                 shape_of(target));
+    functional::check_same_shape(operation, name, shape_of(prediction), "target", shape_of(target));
     check(prediction.ndim() >= 1, operation, ": ", name, " needs at least one axis, found ()");
     const Index m = prediction.shape(0), n = m == 0 ? 1 : prediction.size() / m;
     return loss_of_arrays<T>(loss, prediction, nullptr, data<T>(target), sample_weight, m, n,
@@ -807,15 +861,13 @@ PYBIND11_MODULE(_core, m) {
       .def("loss_and_gradients", &PyNetwork::loss_and_gradients, py::arg("x"), py::arg("y"),
            py::arg("loss"), py::arg("sample_weight"), py::arg("input_scale"), py::arg("threads"),
            py::arg("clip_norm"), py::arg("dropout_seed"))
-      .def("fit", &PyNetwork::fit, py::arg("x"), py::arg("y"), py::kw_only(), py::arg("rows"),
-           py::arg("loss"), py::arg("optimizer"), py::arg("schedule"), py::arg("epochs"),
-           py::arg("batch_size"), py::arg("shuffle"), py::arg("seed"), py::arg("threads"),
-           py::arg("sample_weight"), py::arg("validation_x"), py::arg("validation_y"),
-           py::arg("validation_weight"), py::arg("early_stopping"), py::arg("clip_norm"),
-           py::arg("input_scale"), py::arg("on_epoch"), py::arg("on_progress"));
+      .def("fit", &PyNetwork::fit);
 
-  m.def("activation_forward", &activation_forward, py::arg("kind"), py::arg("x"),
-        py::arg("alpha"), py::arg("out"));
+  m.def("fit_many", &fit_many, py::arg("networks"), py::arg("xs"), py::arg("ys"),
+        py::arg("settings"), py::arg("threads"), py::arg("on_finish"), py::arg("on_progress"));
+
+  m.def("activation_forward", &activation_forward, py::arg("kind"), py::arg("x"), py::arg("alpha"),
+        py::arg("out"));
   m.def("activation_backward", &activation_backward, py::arg("kind"), py::arg("dy"),
         py::arg("saved"), py::arg("alpha"), py::arg("out"));
   m.def("dense_forward", &dense_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
@@ -856,20 +908,20 @@ PYBIND11_MODULE(_core, m) {
       [](const py::array& parameter, const py::array& gradient, const py::array& velocity,
          double learning_rate, double momentum, bool nesterov, double weight_decay) {
         ops::Optimizer o{Rule::sgd, momentum, nesterov, weight_decay};
-        optimizer_step("sgd_step", o, parameter, gradient, {{"velocity", velocity}},
-                       learning_rate, 1);
+        optimizer_step("sgd_step", o, parameter, gradient, {{"velocity", velocity}}, learning_rate,
+                       1);
       },
       py::arg("parameter"), py::arg("gradient"), py::arg("velocity"), py::arg("learning_rate"),
       py::arg("momentum"), py::arg("nesterov"), py::arg("weight_decay"));
   m.def(
       "adam_step",
       [](const py::array& parameter, const py::array& gradient, const py::array& first,
-         const py::array& second, double learning_rate, double beta1, double beta2,
-         double epsilon, double weight_decay, bool decoupled, Index step) {
-        ops::Optimizer o{decoupled ? Rule::adamw : Rule::adam, 0, false, weight_decay, beta1,
-                         beta2, epsilon};
-        optimizer_step("adam_step", o, parameter, gradient,
-                       {{"first", first}, {"second", second}}, learning_rate, step);
+         const py::array& second, double learning_rate, double beta1, double beta2, double epsilon,
+         double weight_decay, bool decoupled, Index step) {
+        ops::Optimizer o{
+            decoupled ? Rule::adamw : Rule::adam, 0, false, weight_decay, beta1, beta2, epsilon};
+        optimizer_step("adam_step", o, parameter, gradient, {{"first", first}, {"second", second}},
+                       learning_rate, step);
       },
       py::arg("parameter"), py::arg("gradient"), py::arg("first"), py::arg("second"),
       py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"),

@@ -43,12 +43,12 @@ Shape dense_shape(const Shape& x, const Shape& weight, const Shape& bias) {
 
 void check_dense_backward(const Shape& dy, const Shape& x, const Shape& weight) {
   const Shape y = dense_shape(x, weight, {});
-  check(dy == y, "dense_backward: dy must be ", y, " for x ", x, " and weight ", weight,
-        ", found ", dy);
+  check(dy == y, "dense_backward: dy must be ", y, " for x ", x, " and weight ", weight, ", found ",
+        dy);
 }
 
-void check_same_shape(const char* operation, const char* a_name, const Shape& a,
-                      const char* b_name, const Shape& b) {
+void check_same_shape(const char* operation, const char* a_name, const Shape& a, const char* b_name,
+                      const Shape& b) {
   check(a == b, operation, ": ", a_name, " and ", b_name, " must have the same shape; ", a_name,
         " ", a, ", ", b_name, " ", b);
 }
@@ -56,16 +56,15 @@ void check_same_shape(const char* operation, const char* a_name, const Shape& a,
 void check_cross_entropy(const Shape& logits, const Shape& labels, const Shape& weight) {
   check(logits.size() == 2 && logits[1] >= 1,
         "cross_entropy: logits must be (examples, classes), found ", logits);
-  check(labels.size() == 1 && labels[0] == logits[0], "cross_entropy: labels must be (",
-        logits[0], ",) for logits ", logits, ", found ", labels);
+  check(labels.size() == 1 && labels[0] == logits[0], "cross_entropy: labels must be (", logits[0],
+        ",) for logits ", logits, ", found ", labels);
   check(weight.empty() || weight == labels, "cross_entropy: sample_weight must be ", labels,
         ", found ", weight);
 }
 
-void check_sample_weight(const char* operation, const double* weight, const Shape& shape,
-                         Index n) {
-  check(shape.size() == 1 && shape[0] == n, operation, ": sample_weight must be (", n,
-        ",), found ", shape);
+void check_sample_weight(const char* operation, const double* weight, const Shape& shape, Index n) {
+  check(shape.size() == 1 && shape[0] == n, operation, ": sample_weight must be (", n, ",), found ",
+        shape);
   for (Index i = 0; i < n; ++i) {
     check(std::isfinite(weight[i]) && weight[i] >= 0, operation,
           ": sample_weight must be finite and not negative, found ", weight[i], " at index ", i);
@@ -79,7 +78,8 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, Index m, In
   const Index stride = panel_stride_of<T>(k), ldx = leading_dimension<T>(k);
   const Index ldy = leading_dimension<T>(n);
   const Buffer<T> rows = padded_rows(x, m, k, ldx), panels = packed_weight(weight, n, k, stride);
-  Buffer<T> padded_bias(bias == nullptr ? 0 : padded<T>(n)), result(checked_product(m, ldy, "dense"));
+  Buffer<T> padded_bias(bias == nullptr ? 0 : padded<T>(n)),
+      result(checked_product(m, ldy, "dense"));
   if (bias != nullptr) std::copy_n(bias, n, padded_bias.data());
   ops::dense_forward<T>(kernels, threads, rows.data(), ldx, {panels.data(), stride, k, n},
                         padded_bias.data(), Activation::identity, 0, nullptr, result.data(), ldy,
@@ -88,8 +88,8 @@ void dense_forward(const T* x, const T* weight, const T* bias, T* y, Index m, In
 }
 
 template <class T>
-void dense_backward(const T* dy, const T* x, const T* weight, T* dx, T* dw, T* db, Index m,
-                    Index n, Index k) {
+void dense_backward(const T* dy, const T* x, const T* weight, T* dx, T* dw, T* db, Index m, Index n,
+                    Index k) {
   const auto& kernels = dlcore::kernels().of<T>();
   const int threads = default_threads();
   const Index stride = panel_stride_of<T>(k), ldx = leading_dimension<T>(k);
@@ -99,8 +99,7 @@ void dense_backward(const T* dy, const T* x, const T* weight, T* dx, T* dw, T* d
   Buffer<T> dyt(checked_product(n, ldt, "dense")), dxt(checked_product(k, ldt, "dense"));
   Buffer<T> dx_rows(checked_product(m, ldx, "dense")), dw_panels(panels.size());
   ops::dense_input_gradient<T>(kernels, threads, dy_rows.data(), ldy, {panels.data(), stride, k, n},
-                               dyt.data(), dxt.data(), ldt, false, nullptr, dx_rows.data(), ldx,
-                               m);
+                               dyt.data(), dxt.data(), ldt, false, nullptr, dx_rows.data(), ldx, m);
   for (Index i = 0; i < m; ++i) std::copy_n(dx_rows.data() + i * ldx, k, dx + i * k);
   ops::dense_weight_gradient<T>(kernels, threads, x_rows.data(), ldx, dy_rows.data(), ldy, false,
                                 {dw_panels.data(), stride, k, n}, m);
@@ -136,11 +135,11 @@ void softmax(const T* x, T* y, Index m, Index n) {
   });
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                   \
-  template void dense_forward(const T*, const T*, const T*, T*, Index, Index, Index);           \
-  template void dense_backward(const T*, const T*, const T*, T*, T*, T*, Index, Index, Index);  \
-  template double loss(const ops::Loss&, const T*, const Index*, const T*, const double*, T*,   \
-                       Index, Index);                                                           \
+#define DLCORE_INSTANTIATE(T)                                                                  \
+  template void dense_forward(const T*, const T*, const T*, T*, Index, Index, Index);          \
+  template void dense_backward(const T*, const T*, const T*, T*, T*, T*, Index, Index, Index); \
+  template double loss(const ops::Loss&, const T*, const Index*, const T*, const double*, T*,  \
+                       Index, Index);                                                          \
   template void softmax(const T*, T*, Index, Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

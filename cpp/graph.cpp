@@ -71,8 +71,8 @@ Graph make_graph(std::vector<Node> nodes, const Shape& input_shape) {
     check(node.inputs.size() == arity, "network: node ", i, " needs ", arity, " inputs, found ",
           node.inputs.size());
     for (const int from : node.inputs) {
-      check(from >= 0 && static_cast<std::size_t>(from) < i, "network: node ", i,
-            " reads node ", from, ", which does not come before it");
+      check(from >= 0 && static_cast<std::size_t>(from) < i, "network: node ", i, " reads node ",
+            from, ", which does not come before it");
     }
     node.shape = output_shape(node, nodes);
     node.needs_gradient = node.op == OpKind::dense;
@@ -91,10 +91,14 @@ Graph make_graph(std::vector<Node> nodes, const Shape& input_shape) {
 
 Activation activation_named(const std::string& name) {
   static const std::pair<const char*, Activation> kNames[] = {
-      {"identity", Activation::identity}, {"relu", Activation::relu},
-      {"leaky_relu", Activation::leaky_relu}, {"sigmoid", Activation::sigmoid},
-      {"tanh", Activation::tanh}, {"gelu", Activation::gelu},
-      {"gelu_tanh", Activation::gelu_tanh}, {"silu", Activation::silu},
+      {"identity", Activation::identity},
+      {"relu", Activation::relu},
+      {"leaky_relu", Activation::leaky_relu},
+      {"sigmoid", Activation::sigmoid},
+      {"tanh", Activation::tanh},
+      {"gelu", Activation::gelu},
+      {"gelu_tanh", Activation::gelu_tanh},
+      {"silu", Activation::silu},
       {"softplus", Activation::softplus}};
   std::string known;
   for (const auto& [text, activation] : kNames) {

@@ -14,12 +14,12 @@ enum class OpKind { input, dense, activation, dropout, flatten, add };
 struct Node {
   OpKind op = OpKind::input;
   std::vector<int> inputs;
-  std::string name;           ///< dense: prefix of its parameters' names
-  Index units = 0;            ///< dense
-  bool bias = false;          ///< dense
+  std::string name;   ///< dense: prefix of its parameters' names
+  Index units = 0;    ///< dense
+  bool bias = false;  ///< dense
   Activation activation = Activation::identity;
-  double alpha = 0;           ///< leaky_relu's slope
-  double p = 0;               ///< dropout's probability
+  double alpha = 0;  ///< leaky_relu's slope
+  double p = 0;      ///< dropout's probability
 
   // Worked out by make_graph:
   Shape shape;

@@ -48,8 +48,7 @@ class NetworkOf final : public Network {
     m.snapshots = arena * (1 + optimizer.states() + (early_stopping ? 1 : 0));
     m.workspace = Plan<T>::bytes(graph_, layout_, batch, Plan<T>::Kind::training);
     if (validation) {
-      m.workspace +=
-          Plan<T>::bytes(graph_, layout_, kEvaluationBatch, Plan<T>::Kind::inference);
+      m.workspace += Plan<T>::bytes(graph_, layout_, kEvaluationBatch, Plan<T>::Kind::inference);
     }
     m.permutation = examples * static_cast<Index>(sizeof(Index) + sizeof(std::uint32_t));
     return m;
@@ -83,9 +82,9 @@ class NetworkOf final : public Network {
   ops::LossSums evaluate(const Dataset& data, const ops::Loss& loss, Index batch,
                          int threads) override {
     const Use use(*this, "evaluate");
-    return evaluate_dataset(inference_plan(std::min(batch, data.x.rows)),
-                            state_.parameters.data(), data, loss,
-                            ops::target_shape(loss, graph_.output().shape), threads, "evaluate");
+    return evaluate_dataset(inference_plan(std::min(batch, data.x.rows)), state_.parameters.data(),
+                            data, loss, ops::target_shape(loss, graph_.output().shape), threads,
+                            "evaluate");
   }
 
   double loss_and_gradients(const Dataset& data, const ops::Loss& loss, int threads,
@@ -179,8 +178,7 @@ class NetworkOf final : public Network {
   Plan<T>& inference_plan(Index batch) {
     const Kernels& set = dlcore::kernels();
     if (inference_ == nullptr || inference_->batch() != batch || &inference_->kernels() != &set) {
-      inference_ =
-          std::make_unique<Plan<T>>(graph_, layout_, set, batch, Plan<T>::Kind::inference);
+      inference_ = std::make_unique<Plan<T>>(graph_, layout_, set, batch, Plan<T>::Kind::inference);
     }
     return *inference_;
   }

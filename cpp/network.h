@@ -54,8 +54,8 @@ struct FitOptions {
   bool shuffle = true;
   std::uint64_t seed = 0;
   int threads = 1;
-  double clip_norm = 0;                        ///< 0: none
-  const Index* rows = nullptr;                 ///< examples to train on, null for all
+  double clip_norm = 0;         ///< 0: none
+  const Index* rows = nullptr;  ///< examples to train on, null for all
   Index row_count = 0;
   std::optional<Dataset> validation;
   std::optional<EarlyStopping> early_stopping;  ///< watches val_loss, or loss without validation

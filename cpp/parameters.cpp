@@ -23,8 +23,8 @@ Layout<T>::Layout(const Graph& graph) : slot_of_node(graph.nodes.size(), -1) {
     slot.out_features = node.units;
     slot.panel_stride = panel_stride_of<T>(slot.in_features);
     slot.weight = size;
-    const Index weights = checked_product(padded<T>(node.units) / kPanel<T>, slot.panel_stride,
-                                          "dense");
+    const Index weights =
+        checked_product(padded<T>(node.units) / kPanel<T>, slot.panel_stride, "dense");
     check(!__builtin_add_overflow(size, weights + padded<T>(node.units), &size),
           "network: its parameters are more than 2**63 - 1 elements");
     if (node.bias) {
@@ -44,8 +44,7 @@ std::vector<ParameterName> parameter_names(const Graph& graph, const Layout<T>& 
     const DenseSlot& slot = layout.slots[i];
     const std::string& prefix = graph.nodes[static_cast<std::size_t>(slot.node)].name;
     const int index = static_cast<int>(i);
-    names.push_back(
-        {prefix + ".weight", index, false, {slot.out_features, slot.in_features}});
+    names.push_back({prefix + ".weight", index, false, {slot.out_features, slot.in_features}});
     if (slot.bias >= 0) names.push_back({prefix + ".bias", index, true, {slot.out_features}});
   }
   return names;
@@ -82,18 +81,17 @@ void pack(const T* value, const DenseSlot& slot, bool is_bias, T* arena) {
   if (is_bias) {
     std::copy_n(value, slot.out_features, arena + slot.bias);
   } else {
-    pack_weight(value, slot.out_features, slot.in_features, arena + slot.weight,
-                slot.panel_stride);
+    pack_weight(value, slot.out_features, slot.in_features, arena + slot.weight, slot.panel_stride);
   }
 }
 
-#define DLCORE_INSTANTIATE(T)                                                            \
-  template struct Layout<T>;                                                             \
-  template std::vector<ParameterName> parameter_names(const Graph&, const Layout<T>&);   \
-  template void unpack(const T*, const DenseSlot&, bool, T*);                            \
-  template void pack(const T*, const DenseSlot&, bool, T*);                              \
-  template void pack_weight(const T*, Index, Index, T*, Index);                          \
-  template void unpack_weight(const T*, Index, Index, Index, T*);                        \
+#define DLCORE_INSTANTIATE(T)                                                          \
+  template struct Layout<T>;                                                           \
+  template std::vector<ParameterName> parameter_names(const Graph&, const Layout<T>&); \
+  template void unpack(const T*, const DenseSlot&, bool, T*);                          \
+  template void pack(const T*, const DenseSlot&, bool, T*);                            \
+  template void pack_weight(const T*, Index, Index, T*, Index);                        \
+  template void unpack_weight(const T*, Index, Index, Index, T*);                      \
   template Index panel_stride_of<T>(Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

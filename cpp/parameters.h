@@ -20,9 +20,9 @@ constexpr Index leading_dimension(Index features) {
 struct DenseSlot {
   int node = 0;
   Index in_features = 0, out_features = 0;
-  Index weight = 0;         ///< offset of the first panel
+  Index weight = 0;  ///< offset of the first panel
   Index panel_stride = 0;
-  Index bias = -1;          ///< -1 without
+  Index bias = -1;  ///< -1 without
 };
 
 /// One arena for all parameters of a network; gradients and optimizer state have the same layout,

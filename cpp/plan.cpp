@@ -27,8 +27,7 @@ Plan<T>::Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernel
     if (node.op == OpKind::activation && !steps_.empty()) {
       const int from = node.inputs[0];
       Step& last = steps_.back();
-      if (last.node == from && this->node(from).op == OpKind::dense &&
-          this->node(from).uses == 1) {
+      if (last.node == from && this->node(from).op == OpKind::dense && this->node(from).uses == 1) {
         last.node = index;
         last.activation = node.activation;
         last.alpha = static_cast<T>(node.alpha);
@@ -79,9 +78,9 @@ Index Plan<T>::assign(T* base) {
     const bool in_place = alone && ((op.op == OpKind::dropout && !(training && x.kept)) ||
                                     (op.op == OpKind::flatten && x.rows == 1));
     v.y = in_place ? x.y : take(rows, v.ld);
-    v.kept = in_place ? x.kept
-                      : step.activation != Activation::identity &&
-                            gradient_from_result(step.activation);
+    v.kept = in_place
+                 ? x.kept
+                 : step.activation != Activation::identity && gradient_from_result(step.activation);
     const bool keeps_argument =
         training && op.op == OpKind::dense && !gradient_from_result(step.activation);
     v.z = keeps_argument ? take(rows, v.ld) : nullptr;
@@ -127,13 +126,13 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, I
   switch (op.op) {
     case OpKind::input: break;
     case OpKind::dense: {
-      const DenseSlot& slot =
-          layout_->slots[static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
-      ops::dense_forward<T>(*k_, threads, x.y, x.ld,
-                            {parameters + slot.weight, slot.panel_stride, slot.in_features,
-                             slot.out_features},
-                            slot.bias < 0 ? nullptr : parameters + slot.bias, step.activation,
-                            step.alpha, v.z, v.y, v.ld, rows);
+      const DenseSlot& slot = layout_->slots[static_cast<std::size_t>(
+          layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
+      ops::dense_forward<T>(
+          *k_, threads, x.y, x.ld,
+          {parameters + slot.weight, slot.panel_stride, slot.in_features, slot.out_features},
+          slot.bias < 0 ? nullptr : parameters + slot.bias, step.activation, step.alpha, v.z, v.y,
+          v.ld, rows);
       break;
     }
     case OpKind::activation:
@@ -150,9 +149,7 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, I
     case OpKind::flatten:
       if (v.y != x.y) ops::flatten_forward(x.y, x.ld, v.y, v.ld, m, x.rows, x.n);
       break;
-    case OpKind::add:
-      ops::add_forward(*k_, threads, x.y, value(op.inputs[1]).y, v.y, size);
-      break;
+    case OpKind::add: ops::add_forward(*k_, threads, x.y, value(op.inputs[1]).y, v.y, size); break;
   }
 }
 
@@ -215,8 +212,8 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
   const Node& op = node(step.op);
   Value& v = value(step.node);
   Value& x = value(op.inputs[0]);
-  const DenseSlot& slot =
-      layout_->slots[static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
+  const DenseSlot& slot = layout_->slots[static_cast<std::size_t>(
+      layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
   const Index rows = m * v.rows, n = slot.out_features;
   if (step.activation != Activation::identity) {
     const T* saved = gradient_from_result(step.activation) ? v.y : v.z;
@@ -244,17 +241,15 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
     }
   }
   if (fused) {
-    ops::dense_weight_update<T>(*k_, threads, x.y, x.ld, v.dy, v.ld, *sink.update,
-                                {sink.parameters + slot.weight, slot.panel_stride,
-                                 slot.in_features, n},
-                                sink.state1 == nullptr ? nullptr : sink.state1 + slot.weight,
-                                sink.state2 == nullptr ? nullptr : sink.state2 + slot.weight,
-                                rows);
+    ops::dense_weight_update<T>(
+        *k_, threads, x.y, x.ld, v.dy, v.ld, *sink.update,
+        {sink.parameters + slot.weight, slot.panel_stride, slot.in_features, n},
+        sink.state1 == nullptr ? nullptr : sink.state1 + slot.weight,
+        sink.state2 == nullptr ? nullptr : sink.state2 + slot.weight, rows);
   } else {
-    ops::dense_weight_gradient<T>(*k_, threads, x.y, x.ld, v.dy, v.ld, sink.add,
-                                  {sink.gradients + slot.weight, slot.panel_stride,
-                                   slot.in_features, n},
-                                  rows);
+    ops::dense_weight_gradient<T>(
+        *k_, threads, x.y, x.ld, v.dy, v.ld, sink.add,
+        {sink.gradients + slot.weight, slot.panel_stride, slot.in_features, n}, rows);
   }
 }
 

@@ -61,26 +61,25 @@ class Plan {
   /// Buffers of a node: rows of ld elements. Nodes may share them (see the constructor).
   struct Value {
     T* y = nullptr;
-    T* z = nullptr;   ///< argument of the activation where its derivative needs that
+    T* z = nullptr;  ///< argument of the activation where its derivative needs that
     T* dy = nullptr;
     Index ld = 0;
-    Index rows = 1;   ///< of one example
+    Index rows = 1;  ///< of one example
     Index n = 0;
     bool kept = false;     ///< y is what its activation's derivative is worked out from
     bool written = false;  ///< backward: dy holds a first contribution
   };
   struct Step {
-    int node = 0;                    ///< whose value it makes
-    int op = 0;                      ///< node that says what to do: itself, or the fused dense one
+    int node = 0;  ///< whose value it makes
+    int op = 0;    ///< node that says what to do: itself, or the fused dense one
     Activation activation = Activation::identity;
     T alpha = 0;
   };
 
   void forward_step(const Step& step, const T* parameters, int threads, Index m,
                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
-  void backward_step(const Step& step, const T* parameters, int threads, Index m,
-                     const Sink& sink, const std::optional<ops::DropoutKey>& dropout,
-                     Index first_row);
+  void backward_step(const Step& step, const T* parameters, int threads, Index m, const Sink& sink,
+                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
   void backward_dense(const Step& step, const T* parameters, int threads, Index m,
                       const Sink& sink);
   Value& value(int node) { return values_[static_cast<std::size_t>(node)]; }
@@ -99,8 +98,8 @@ class Plan {
   ops::LossScratch<T> loss_{};
   T* transposed_dy_ = nullptr;  ///< scratch of the input gradient
   T* transposed_dx_ = nullptr;
-  T* sum_ = nullptr;            ///< second contributions to a gradient
-  T* bias_ = nullptr;           ///< gradient of one bias
+  T* sum_ = nullptr;   ///< second contributions to a gradient
+  T* bias_ = nullptr;  ///< gradient of one bias
   Buffer<T> workspace_;
 };
 

@@ -20,11 +20,9 @@ struct Block {
 };
 
 /// Counter of block `index` of a stream (four words a block).
-constexpr Block counter(Purpose purpose, uint32_t layer, uint64_t step,
-                        uint64_t index) {
+constexpr Block counter(Purpose purpose, uint32_t layer, uint64_t step, uint64_t index) {
   return {{static_cast<uint32_t>(index),
-           (static_cast<uint32_t>(index >> 32) & 0xffffffu) |
-               static_cast<uint32_t>(purpose) << 24,
+           (static_cast<uint32_t>(index >> 32) & 0xffffffu) | static_cast<uint32_t>(purpose) << 24,
            static_cast<uint32_t>(step),
            (static_cast<uint32_t>(step >> 32) & 0xffffu) | layer << 16}};
 }
@@ -34,8 +32,7 @@ constexpr Block block(uint64_t seed, Block c) {
   for (int round = 0; round < kRounds; ++round) {
     const uint64_t product0 = uint64_t{kMultiplier0} * c.word[0];
     const uint64_t product1 = uint64_t{kMultiplier1} * c.word[2];
-    c = {{static_cast<uint32_t>(product1 >> 32) ^ c.word[1] ^ key0,
-          static_cast<uint32_t>(product1),
+    c = {{static_cast<uint32_t>(product1 >> 32) ^ c.word[1] ^ key0, static_cast<uint32_t>(product1),
           static_cast<uint32_t>(product0 >> 32) ^ c.word[3] ^ key1,
           static_cast<uint32_t>(product0)}};
     key0 += kWeyl0;

@@ -55,8 +55,8 @@ void State<T>::copy_from(const State& other) {
 
 template <class T>
 ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset& data,
-                               const ops::Loss& loss, const ops::TargetShape& target,
-                               int threads, const char* operation) {
+                               const ops::Loss& loss, const ops::TargetShape& target, int threads,
+                               const char* operation) {
   ops::LossSums sums;
   const auto& kernels = plan.kernels().template of<T>();
   const Index width = target.rows * target.features;
@@ -117,8 +117,7 @@ void Trainer<T>::shuffle() {
     std::copy_n(options_.rows, examples_, order_.begin());
   }
   if (!options_.shuffle) return;
-  philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order_.data(),
-                  examples_);
+  philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order_.data(), examples_);
 }
 
 template <class T>
@@ -160,8 +159,8 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   const ops::LossSums batch = ops::loss_forward_backward<T>(
       k, threads, options_.loss, target_, plan_.output(), plan_.output_ld(), labels_.data(),
       targets_.data(), target_.features, data_.weight == nullptr ? nullptr : weights_.data(),
-      weight, plan_.loss_scratch(), plan_.output_gradient(),
-      leading_dimension<T>(target_.features), m);
+      weight, plan_.loss_scratch(), plan_.output_gradient(), leading_dimension<T>(target_.features),
+      m);
   if (!std::isfinite(batch.loss)) return false;
   sums->add(batch);
 
@@ -226,7 +225,8 @@ std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
   }
   return sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
                   epoch + 1, " (learning rate ", learning_rate_, "); weights are those after ",
-                  steps, " steps of that epoch; try a smaller learning rate, clip_norm=1.0 or "
+                  steps,
+                  " steps of that epoch; try a smaller learning rate, clip_norm=1.0 or "
                   "standardised data");
 }
 
@@ -304,10 +304,10 @@ FitResult Trainer<T>::run() {
   return result;
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                     \
-  template struct State<T>;                                                                       \
-  template class Trainer<T>;                                                                      \
-  template ops::LossSums evaluate_dataset(Plan<T>&, const T*, const Dataset&, const ops::Loss&,   \
+#define DLCORE_INSTANTIATE(T)                                                                   \
+  template struct State<T>;                                                                     \
+  template class Trainer<T>;                                                                    \
+  template ops::LossSums evaluate_dataset(Plan<T>&, const T*, const Dataset&, const ops::Loss&, \
                                           const ops::TargetShape&, int, const char*);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

@@ -10,9 +10,9 @@ namespace dlcore {
 template <class T>
 struct State {
   Buffer<T> parameters;
-  Buffer<T> moment1, moment2;   ///< as many as the optimizer needs, else empty
-  Index optimizer_step = 0;     ///< steps since the state began
-  Index step = 0;               ///< steps in the network's life: random numbers are keyed by it
+  Buffer<T> moment1, moment2;  ///< as many as the optimizer needs, else empty
+  Index optimizer_step = 0;    ///< steps since the state began
+  Index step = 0;              ///< steps in the network's life: random numbers are keyed by it
 
   void copy_from(const State& other);
 };
@@ -54,11 +54,11 @@ class Trainer {
   bool fused_;
   Plan<T> plan_;
   std::unique_ptr<Plan<T>> validation_plan_;
-  Buffer<T> gradients_;             ///< only where the update is not fused
+  Buffer<T> gradients_;  ///< only where the update is not fused
   Buffer<double> norms_;
   State<T> epoch_start_, best_;
   std::vector<Index> order_;
-  std::vector<Index> labels_;       ///< of one batch, gathered
+  std::vector<Index> labels_;  ///< of one batch, gathered
   Buffer<T> targets_;
   std::vector<double> weights_;
   double learning_rate_ = 0;
@@ -68,8 +68,8 @@ class Trainer {
 /// Loss of all examples of a dataset in pieces of the plan's batch.
 template <class T>
 ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset& data,
-                               const ops::Loss& loss, const ops::TargetShape& target,
-                               int threads, const char* operation);
+                               const ops::Loss& loss, const ops::TargetShape& target, int threads,
+                               const char* operation);
 
 /// Throws "operation: x holds nan at row 3, column 7; ..." for the first such value.
 [[noreturn]] void refuse_not_finite(const char* operation, const RowsView& x, const Index* rows,

@@ -94,7 +94,8 @@ void activation_backward(Activation activation, T alpha, const T* dy, const T* s
                          Index n) {
   with_activation(activation, [&]<Activation A>() {
     const Vec<T> slope = splat(alpha);
-    map(n, dx, [slope](Vec<T> d, Vec<T> s) { return activate_backward<A, T>(d, s, slope); }, dy,
+    map(
+        n, dx, [slope](Vec<T> d, Vec<T> s) { return activate_backward<A, T>(d, s, slope); }, dy,
         saved);
   });
 }
@@ -158,8 +159,8 @@ void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
 }
 
 template <class T>
-void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss,
-                   T* correct, T* dx, Index lddx, Index m, Index n) {
+void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss, T* correct,
+                   T* dx, Index lddx, Index m, Index n) {
   for (Index i = 0; i < m; ++i) {
     const T* row = x + i * ldx;
     const Index label = labels[i];
@@ -250,7 +251,6 @@ double sum_squares(const T* x, Index n) {
 }
 
 // --- Transposition ------------------------------------------------------------------------------
-
 
 /// Swaps the off-diagonal runs of `step` lanes of two rows: one stage of a transposition.
 template <class T>
@@ -432,13 +432,13 @@ void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2
           w, dw, state1, static_cast<T*>(nullptr), n,
           [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>&) { update_momentum(u, p, g, s); });
     case Rule::adam:
-      return update_map(
-          w, dw, state1, state2, n,
-          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) { update_adam<false>(u, p, g, s, q); });
+      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
+        update_adam<false>(u, p, g, s, q);
+      });
     case Rule::adamw:
-      return update_map(
-          w, dw, state1, state2, n,
-          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) { update_adam<true>(u, p, g, s, q); });
+      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
+        update_adam<true>(u, p, g, s, q);
+      });
   }
 }
 
@@ -459,7 +459,8 @@ DLCORE_INLINE Words multiply_low(Words a, Words b) {
 
 inline constexpr int kBlocks = kLanes<double>;  // Philox blocks made at once
 
-/// Words of blocks index .. index + kBlocks - 1 of the dropout stream (random.h has the plain form).
+/// Words of blocks index .. index + kBlocks - 1 of the dropout stream (random.h has the plain
+/// form).
 DLCORE_INLINE void dropout_words(uint64_t seed, uint64_t step, uint32_t layer, uint64_t index,
                                  uint32_t* words) {
   const Words low = Words{} + 0xffffffff;

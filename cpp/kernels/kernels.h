@@ -34,8 +34,8 @@ struct Update {
   T momentum = 0;
   T beta1 = 0;
   T beta2 = 0;
-  T complement1 = 0;     ///< 1 - beta1, rounded once: 1 - T(0.999) would be wrong by 1e-5
-  T complement2 = 0;     ///< 1 - beta2
+  T complement1 = 0;  ///< 1 - beta1, rounded once: 1 - T(0.999) would be wrong by 1e-5
+  T complement2 = 0;  ///< 1 - beta2
   T epsilon = 0;
   T step_size = 0;       ///< learning_rate / (1 - beta1^t)
   T inverse_root = 0;    ///< 1 / sqrt(1 - beta2^t)
@@ -108,10 +108,11 @@ struct KernelsOf {
                         T* correct, T* dx, Index lddx, Index m, Index n);
 
   /// loss[m] = sum_n l(x[m,n], target[m,n]); dx[m,n] = l' * weight[m] unless dx is null.
-  void (*element_loss)(ElementLoss kind, T delta, const T* x, Index ldx, const T* target,
-                       Index ldt, const T* weight, T* loss, T* dx, Index lddx, Index m, Index n);
+  void (*element_loss)(ElementLoss kind, T delta, const T* x, Index ldx, const T* target, Index ldt,
+                       const T* weight, T* loss, T* dx, Index lddx, Index m, Index n);
 
-  /// One optimizer step in place (Update); state1 is the velocity or first moment, state2 the second.
+  /// One optimizer step in place (Update); state1 is the velocity or first moment, state2 the
+  /// second.
   void (*update)(const Update<T>& update, T* w, const T* dw, T* state1, T* state2, Index n);
 
   /// y += x
@@ -122,8 +123,8 @@ struct KernelsOf {
 
   /// y[i] = words[i] >= threshold ? x[i] * scale : 0, words first .. first + n - 1 of the dropout
   /// stream (random.h); y may be x.
-  void (*dropout)(const T* x, T* y, uint32_t threshold, T scale, uint64_t seed,
-                  uint64_t step, uint32_t layer, Index first, Index n);
+  void (*dropout)(const T* x, T* y, uint32_t threshold, T scale, uint64_t seed, uint64_t step,
+                  uint32_t layer, Index first, Index n);
 };
 
 /// One instruction set.

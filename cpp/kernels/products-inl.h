@@ -103,7 +103,8 @@ TileFunction<T> tile_of(Index rows, Index columns) {
 /// Rows 0..rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10 and not 14 + 14 + 4.
 struct RowSplit {
   explicit RowSplit(Index rows)
-      : count((rows + kTileRows - 1) / kTileRows), height(count == 0 ? 0 : rows / count),
+      : count((rows + kTileRows - 1) / kTileRows),
+        height(count == 0 ? 0 : rows / count),
         taller(count == 0 ? 0 : rows % count) {}
   Index begin(Index i) const { return i * height + smaller(i, taller); }
   Index count, height, taller;
@@ -157,12 +158,12 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
       const bool last = k0 + kDepth >= k;
       for (Index j = 0; j < n; j += kTileColumns<T>) {
         const Index columns = smaller(kTileColumns<T>, n - j);
-        const T* panel = w + (j / kPanel<T>) * panel_stride + j % kPanel<T>;
+        const T* panel = w + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
         for (Index r = 0; r < rows.count; ++r) {
           const Index i = i0 + rows.begin(r), height = i0 + rows.begin(r + 1) - i;
           T* c = y + i * ldy + j;
-          tile_of<T>(height, columns)({x + i * ldx + k0, ldx, 1, 0, kDepth,
-                                       panel + k0 * kPanel<T>, kPanel<T>, depth, k0 > 0, c, ldy});
+          tile_of<T>(height, columns)({x + i * ldx + k0, ldx, 1, 0, kDepth, panel + k0 * kPanel<T>,
+                                       kPanel<T>, depth, k0 > 0, c, ldy});
           if (last && !plain) {
             finish(c, z == nullptr ? nullptr : z + i * ldy + j, ldy, b == nullptr ? b : b + j,
                    alpha, height, columns);
@@ -181,13 +182,13 @@ void dense_input_gradient(const T* dyt, Index ldt, const T* w, Index panel_strid
     const Index j1 = smaller(m, j0 + kBatchBlock);
     for (Index n0 = 0; n0 < n; n0 += kDepth) {
       const Index depth = smaller(kDepth, n - n0);
-      const T* block = w + (n0 / kPanel<T>) * panel_stride;
+      const T* block = w + (n0 / kPanel<T>)*panel_stride;
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
         for (Index j = j0; j < j1; j += kTileColumns<T>) {
-          tile_of<T>(height, j1 - j)({block + i * kPanel<T>, kPanel<T>, 1, panel_stride, kPanel<T>,
-                                      dyt + n0 * ldt + j, ldt, depth, n0 > 0, dxt + i * ldxt + j,
-                                      ldxt});
+          tile_of<T>(height,
+                     j1 - j)({block + i * kPanel<T>, kPanel<T>, 1, panel_stride, kPanel<T>,
+                              dyt + n0 * ldt + j, ldt, depth, n0 > 0, dxt + i * ldxt + j, ldxt});
         }
       }
     }
@@ -202,7 +203,7 @@ void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool a
     const Index depth = smaller(2 * kDepth, m - m0);
     for (Index j = 0; j < n; j += kTileColumns<T>) {
       const Index columns = smaller(kTileColumns<T>, n - j);
-      T* panel = dw + (j / kPanel<T>) * panel_stride + j % kPanel<T>;
+      T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
         tile_of<T>(height, columns)({x + m0 * ldx + i, 1, ldx, 0, depth, dy + m0 * ldy + j, ldy,
@@ -230,7 +231,7 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
         tile_of<T>(height, smaller(kTileColumns<T>, n - j - c))(
             {x + i, 1, ldx, 0, m, dy + j + c, ldy, m, false, gradient + c, kPanel<T>});
       }
-      const Index offset = (j / kPanel<T>) * panel_stride + i * kPanel<T>;
+      const Index offset = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
       update_elements(update, w + offset, gradient, state1 == nullptr ? state1 : state1 + offset,
                       state2 == nullptr ? state2 : state2 + offset, height * kPanel<T>);
     }

@@ -16,7 +16,8 @@ T half_as(uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
   T value;
   if (exponent == 31) {
-    value = fraction == 0 ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::quiet_NaN();
+    value =
+        fraction == 0 ? std::numeric_limits<T>::infinity() : std::numeric_limits<T>::quiet_NaN();
   } else if (exponent == 0) {
     value = std::ldexp(static_cast<T>(fraction), -24);
   } else {
@@ -83,12 +84,10 @@ T activate(Activation activation, T x, T alpha) {
       return std::isinf(x) ? (x > 0 ? x : -T{0}) : T(0.5) * x * std::erfc(-x * kRootHalf<T>);
     case Activation::gelu_tanh:
       // (1 + tanh u) / 2 = sigmoid(2 u), which keeps its digits where tanh is near -1.
-      return std::isinf(x)
-                 ? (x > 0 ? x : -T{0})
-                 : x * sigmoid(2 * kTanhScale<T> * (x + kTanhCube<T> * x * x * x));
+      return std::isinf(x) ? (x > 0 ? x : -T{0})
+                           : x * sigmoid(2 * kTanhScale<T> * (x + kTanhCube<T> * x * x * x));
     case Activation::silu: return std::isinf(x) ? (x > 0 ? x : -T{0}) : x * sigmoid(x);
-    case Activation::softplus:
-      return (x > 0 ? x : T{0}) + std::log1p(std::exp(-std::abs(x)));
+    case Activation::softplus: return (x > 0 ? x : T{0}) + std::log1p(std::exp(-std::abs(x)));
   }
   return x;
 }
@@ -247,8 +246,8 @@ void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
 }
 
 template <class T>
-void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss,
-                   T* correct, T* dx, Index lddx, Index m, Index n) {
+void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss, T* correct,
+                   T* dx, Index lddx, Index m, Index n) {
   for (Index i = 0; i < m; ++i) {
     const T* row = x + i * ldx;
     const Index label = labels[i];

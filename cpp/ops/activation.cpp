@@ -42,9 +42,9 @@ void activation_backward(const KernelsOf<T>& kernels, int threads, Activation ac
   });
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                      \
-  template void activation_forward(const KernelsOf<T>&, int, Activation, T, const T*, T*, Index);  \
-  template void activation_backward(const KernelsOf<T>&, int, Activation, T, const T*, const T*,   \
+#define DLCORE_INSTANTIATE(T)                                                                     \
+  template void activation_forward(const KernelsOf<T>&, int, Activation, T, const T*, T*, Index); \
+  template void activation_backward(const KernelsOf<T>&, int, Activation, T, const T*, const T*,  \
                                     T*, Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

@@ -14,8 +14,7 @@ Shape add_shape(const Shape& a, const Shape& b) {
 }
 
 template <class T>
-void add_backward(const KernelsOf<T>& kernels, int threads, const T* dy, bool add, T* dx,
-                  Index n) {
+void add_backward(const KernelsOf<T>& kernels, int threads, const T* dy, bool add, T* dx, Index n) {
   const Index tasks = elementwise_tasks(n);
   parallel_for(threads, tasks, [&](Index task) {
     const Part p = part(task, tasks, n, 1);
@@ -37,8 +36,8 @@ void add_forward(const KernelsOf<T>& kernels, int threads, const T* a, const T* 
   });
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                    \
-  template void add_forward(const KernelsOf<T>&, int, const T*, const T*, T*, Index);            \
+#define DLCORE_INSTANTIATE(T)                                                         \
+  template void add_forward(const KernelsOf<T>&, int, const T*, const T*, T*, Index); \
   template void add_backward(const KernelsOf<T>&, int, const T*, bool, T*, Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

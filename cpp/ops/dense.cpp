@@ -41,8 +41,8 @@ Shape dense_shape(const Shape& x, Index units) {
 
 template <class T>
 void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                   const DenseWeights<const T>& w, const T* b, Activation activation, T alpha,
-                   T* z, T* y, Index ldy, Index m) {
+                   const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
+                   T* y, Index ldy, Index m) {
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(m, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
@@ -51,8 +51,8 @@ void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index l
     const Index at = r.begin * ldy + c.begin;
     kernels.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
                           b == nullptr ? b : b + c.begin, activation, alpha,
-                          z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin,
-                          c.end - c.begin, k);
+                          z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin, c.end - c.begin,
+                          k);
   });
 }
 
@@ -94,8 +94,8 @@ void dense_weight_gradient(const KernelsOf<T>& kernels, int threads, const T* x,
 
 template <class T>
 void dense_weight_update(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                         const T* dy, Index ldy, const Update<T>& update,
-                         const DenseWeights<T>& w, T* state1, T* state2, Index m) {
+                         const T* dy, Index ldy, const Update<T>& update, const DenseWeights<T>& w,
+                         T* state1, T* state2, Index m) {
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {

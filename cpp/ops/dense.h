@@ -21,8 +21,8 @@ struct DenseWeights {
 /// y = activation(x w + b); z, where not null, keeps the activation's argument.
 template <class T>
 void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                   const DenseWeights<const T>& w, const T* b, Activation activation, T alpha,
-                   T* z, T* y, Index ldy, Index m);
+                   const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
+                   T* y, Index ldy, Index m);
 
 /// dx = dy w^T. dyt and dxt are scratch of out_features and in_features rows of ldt; dx is added to
 /// where `add` is set, by way of `sum`, scratch shaped like dx.
@@ -39,8 +39,8 @@ void dense_weight_gradient(const KernelsOf<T>& kernels, int threads, const T* x,
 /// The same product and the optimizer's step on w in one pass; the states lie like w.
 template <class T>
 void dense_weight_update(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                         const T* dy, Index ldy, const Update<T>& update,
-                         const DenseWeights<T>& w, T* state1, T* state2, Index m);
+                         const T* dy, Index ldy, const Update<T>& update, const DenseWeights<T>& w,
+                         T* state1, T* state2, Index m);
 
 /// db = sum of dy over rows.
 template <class T>

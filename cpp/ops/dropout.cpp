@@ -30,7 +30,7 @@ void dropout(const KernelsOf<T>& kernels, int threads, double p, DropoutKey key,
 
 template void dropout(const KernelsOf<float>&, int, double, DropoutKey, int, Index, const float*,
                       float*, Index, Index, Index);
-template void dropout(const KernelsOf<double>&, int, double, DropoutKey, int, Index,
-                      const double*, double*, Index, Index, Index);
+template void dropout(const KernelsOf<double>&, int, double, DropoutKey, int, Index, const double*,
+                      double*, Index, Index, Index);
 
 }  // namespace dlcore::ops

@@ -33,8 +33,8 @@ void flatten_backward(const T* dy, Index ldy, bool add, T* dx, Index ldx, Index 
   }
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                 \
-  template void flatten_forward(const T*, Index, T*, Index, Index, Index, Index);             \
+#define DLCORE_INSTANTIATE(T)                                                     \
+  template void flatten_forward(const T*, Index, T*, Index, Index, Index, Index); \
   template void flatten_backward(const T*, Index, bool, T*, Index, Index, Index, Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

@@ -62,9 +62,9 @@ bool find_not_finite(const RowsView& x, const Index* rows, Index count, Position
   for (Index i = 0; i < count; ++i) {
     const Index row = rows == nullptr ? i : rows[i];
     for (Index j = 0; j < x.features; ++j) {
-      const std::byte* at = x.base + row * x.row_stride +
-                            (x.columns.empty() ? j * item_size(x.dtype)
-                                               : x.columns[static_cast<std::size_t>(j)]);
+      const std::byte* at =
+          x.base + row * x.row_stride +
+          (x.columns.empty() ? j * item_size(x.dtype) : x.columns[static_cast<std::size_t>(j)]);
       kReference.f64.convert_row(at, x.dtype, 1.0, &value, 1);
       if (!std::isfinite(value)) {
         *position = {row, j, value};

@@ -46,8 +46,8 @@ TargetShape target_shape(const Loss& loss, const Shape& output) {
 
 void check_labels(const char* operation, const Index* labels, Index count, Index classes) {
   for (Index i = 0; i < count; ++i) {
-    check(labels[i] >= 0 && labels[i] < classes, operation, ": labels must lie in 0..",
-          classes - 1, " for ", classes, " classes, found ", labels[i], " at index ", i);
+    check(labels[i] >= 0 && labels[i] < classes, operation, ": labels must lie in 0..", classes - 1,
+          " for ", classes, " classes, found ", labels[i], " at index ", i);
   }
 }
 
@@ -59,10 +59,10 @@ void LossSums::add(const LossSums& other) {
 
 template <class T>
 LossSums loss_forward_backward(const KernelsOf<T>& kernels, int threads, const Loss& loss,
-                               const TargetShape& shape, const T* x, Index ldx,
-                               const Index* labels, const T* target, Index ldt,
-                               const double* weight, double total_weight,
-                               const LossScratch<T>& scratch, T* dx, Index lddx, Index m) {
+                               const TargetShape& shape, const T* x, Index ldx, const Index* labels,
+                               const T* target, Index ldt, const double* weight,
+                               double total_weight, const LossScratch<T>& scratch, T* dx,
+                               Index lddx, Index m) {
   const Index rows = m * shape.rows, n = shape.features;
   const double share = total_weight > 0 ? 1 / (total_weight * static_cast<double>(shape.width)) : 0;
   const Index tasks = std::clamp<Index>(rows * n / (1 << 13), 1, std::max<Index>(rows, 1));
@@ -105,10 +105,9 @@ LossSums loss_forward_backward(const KernelsOf<T>& kernels, int threads, const L
 }
 
 #define DLCORE_INSTANTIATE(T)                                                                   \
-  template LossSums loss_forward_backward(const KernelsOf<T>&, int, const Loss&,                \
-                                          const TargetShape&, const T*, Index, const Index*,    \
-                                          const T*, Index, const double*, double,               \
-                                          const LossScratch<T>&, T*, Index, Index);
+  template LossSums loss_forward_backward(                                                      \
+      const KernelsOf<T>&, int, const Loss&, const TargetShape&, const T*, Index, const Index*, \
+      const T*, Index, const double*, double, const LossScratch<T>&, T*, Index, Index);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)
 #undef DLCORE_INSTANTIATE

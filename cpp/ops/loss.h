@@ -53,9 +53,9 @@ struct LossScratch {
 /// order, weight (m,) or null. dx, where not null, gets the derivative of loss / total_weight.
 template <class T>
 LossSums loss_forward_backward(const KernelsOf<T>& kernels, int threads, const Loss& loss,
-                               const TargetShape& shape, const T* x, Index ldx,
-                               const Index* labels, const T* target, Index ldt,
-                               const double* weight, double total_weight,
-                               const LossScratch<T>& scratch, T* dx, Index lddx, Index m);
+                               const TargetShape& shape, const T* x, Index ldx, const Index* labels,
+                               const T* target, Index ldt, const double* weight,
+                               double total_weight, const LossScratch<T>& scratch, T* dx,
+                               Index lddx, Index m);
 
 }  // namespace dlcore::ops

@@ -73,8 +73,7 @@ void optimizer_step(const KernelsOf<T>& kernels, int threads, const Update<T>& u
   const Index tasks = std::max<Index>(1, n / kPiece);
   parallel_for(threads, tasks, [&](Index task) {
     const Part p = part(task, tasks, n, kPanel<T>);
-    kernels.update(update, w + p.begin, dw + p.begin,
-                   state1 == nullptr ? state1 : state1 + p.begin,
+    kernels.update(update, w + p.begin, dw + p.begin, state1 == nullptr ? state1 : state1 + p.begin,
                    state2 == nullptr ? state2 : state2 + p.begin, p.end - p.begin);
   });
 }
@@ -97,10 +96,10 @@ double clip_factor(double norm, double clip_norm) {
   return clip_norm > 0 ? std::min(1.0, clip_norm / (norm + 1e-6)) : 1.0;
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                     \
-  template Update<T> update_of(const Optimizer&, double, double, Index);                          \
-  template void optimizer_step(const KernelsOf<T>&, int, const Update<T>&, T*, const T*, T*, T*,  \
-                               Index);                                                            \
+#define DLCORE_INSTANTIATE(T)                                                                    \
+  template Update<T> update_of(const Optimizer&, double, double, Index);                         \
+  template void optimizer_step(const KernelsOf<T>&, int, const Update<T>&, T*, const T*, T*, T*, \
+                               Index);                                                           \
   template double norm(const KernelsOf<T>&, int, const T*, Index, double*);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(double)

@@ -57,7 +57,13 @@ class Network:
     def get_parameter(self, name: str) -> Array: ...
     def set_parameter(self, name: str, value: Array) -> None: ...
     def memory(
-        self, batch_size: int, optimizer: dict[str, Any], validation: bool, early_stopping: bool
+        self,
+        batch_size: int,
+        optimizer: dict[str, Any],
+        validation: bool,
+        early_stopping: bool,
+        examples: int = 0,
+        clip: bool = False,
     ) -> dict[str, int]: ...
     # head: "identity", "softmax" or "sigmoid", applied to the logits
     def forward(
@@ -116,6 +122,18 @@ class Network:
         # (epoch, steps done in it, steps in it), at most every 100 ms
         on_progress: Callable[[int, int, int], object] | None,
     ) -> FitResult: ...
+
+# One dict of fit's keyword arguments a network, without on_progress; on_finish(i) is called when
+# network i is done, on_progress(finished, networks) at most every 50 ms.
+def fit_many(
+    networks: list[Network],
+    xs: list[Array],
+    ys: list[Array],
+    settings: list[dict[str, Any]],
+    threads: int,
+    on_finish: Callable[[int], object] | None,
+    on_progress: Callable[[int, int], object] | None,
+) -> list[FitResult]: ...
 
 # Kernels chosen by name; "" asks for the best of this CPU.
 def available_kernels() -> list[str]: ...
