@@ -224,6 +224,18 @@ py::dict record_dict(const EpochRecord& r) {
   d["learning_rate"] = r.learning_rate;
   d["seconds"] = r.seconds;
   d["examples_per_second"] = r.examples_per_second;
+  py::list layers;
+  for (const LayerStatistics& layer : r.layers) {
+    py::dict l;
+    l["name"] = layer.name;
+    l["gradient_norm"] = layer.gradient_norm;
+    l["weight_norm"] = layer.weight_norm;
+    l["update_ratio"] = layer.update_ratio;
+    l["dead"] = layer.dead;
+    l["saturated"] = layer.saturated;
+    layers.append(l);
+  }
+  d["layers"] = layers;
   return d;
 }
 
@@ -400,6 +412,7 @@ class PyNetwork {
     options.seed = settings["seed"].cast<std::uint64_t>();
     options.threads = settings["threads"].cast<int>();
     options.clip_norm = settings["clip_norm"].cast<double>();
+    options.statistics = entry(settings, "statistics", false);
     const auto input_scale = settings["input_scale"].cast<double>();
     check(options.epochs >= 0, "fit: epochs must not be negative, found ", options.epochs);
     check(options.batch_size >= 1, "fit: batch_size must be at least 1, found ",

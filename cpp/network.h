@@ -37,12 +37,23 @@ struct EarlyStopping {
   bool restore_best = true;
 };
 
+/// One dense layer's health over an epoch; NaN where a measure does not apply.
+struct LayerStatistics {
+  std::string name;
+  double gradient_norm = 0;  ///< of the weight's gradient
+  double weight_norm = 0;
+  double update_ratio = 0;  ///< norm of a step over the norm of the weight
+  double dead = 0;          ///< share of ReLU units that are 0 for the whole batch
+  double saturated = 0;     ///< share of sigmoid or tanh results within 1 % of their limits
+};
+
 struct EpochRecord {
   Index epoch = 0;
   double loss = kNone, accuracy = kNone;
   double val_loss = kNone, val_accuracy = kNone;
   double learning_rate = 0;  ///< of the epoch's last step
   double seconds = 0, examples_per_second = 0;
+  std::vector<LayerStatistics> layers;  ///< where statistics were asked for
 };
 
 struct FitOptions {
@@ -52,6 +63,7 @@ struct FitOptions {
   Index epochs = 1;
   Index batch_size = 32;
   bool shuffle = true;
+  bool statistics = false;
   std::uint64_t seed = 0;
   int threads = 1;
   double clip_norm = 0;         ///< 0: none

@@ -23,6 +23,7 @@ Layout<T>::Layout(const Graph& graph) : slot_of_node(graph.nodes.size(), -1) {
     slot.out_features = node.units;
     slot.panel_stride = panel_stride_of<T>(slot.in_features);
     slot.weight = size;
+    slot.panels = padded<T>(node.units) / kPanel<T>;
     const Index weights =
         checked_product(padded<T>(node.units) / kPanel<T>, slot.panel_stride, "dense");
     check(!__builtin_add_overflow(size, weights + padded<T>(node.units), &size),

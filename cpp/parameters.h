@@ -22,6 +22,7 @@ struct DenseSlot {
   Index in_features = 0, out_features = 0;
   Index weight = 0;  ///< offset of the first panel
   Index panel_stride = 0;
+  Index panels = 0;
   Index bias = -1;  ///< -1 without
 };
 

@@ -253,6 +253,14 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
   }
 }
 
+template <class T>
+typename Plan<T>::Result Plan<T>::result_of(int dense_node, Index m) const {
+  const auto step =
+      std::find_if(steps_.begin(), steps_.end(), [&](const Step& s) { return s.op == dense_node; });
+  const Value& v = values_[static_cast<std::size_t>(step->node)];
+  return {step->activation, v.y, v.ld, m * v.rows, v.n};
+}
+
 template class Plan<float>;
 template class Plan<double>;
 

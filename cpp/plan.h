@@ -42,6 +42,14 @@ class Plan {
   void forward(const T* parameters, int threads, Index m,
                std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0);
 
+  /// What a dense node's fused activation gave for m examples.
+  struct Result {
+    Activation activation;
+    const T* y;
+    Index ld, rows, n;
+  };
+  Result result_of(int dense_node, Index m) const;
+
   /// What backward does with the gradient of a parameter.
   struct Sink {
     T* gradients = nullptr;  ///< written, or added to where `add`

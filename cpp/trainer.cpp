@@ -94,7 +94,8 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0),
       plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training),
-      gradients_(fused_ ? 0 : layout.size),
+      statistics_(options.statistics ? std::make_unique<Statistics<T>>(graph, layout) : nullptr),
+      gradients_(fused_ && statistics_ == nullptr ? 0 : layout.size),
       norms_(fused_ ? 0 : ops::norm_pieces(layout.size)),
       order_(static_cast<std::size_t>(examples_)) {
   if (options.validation.has_value()) {
@@ -169,20 +170,26 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   T* moment1 = state_.moment1.data();
   T* moment2 = state_.moment2.data();
   ++state_.optimizer_step;
-  if (fused_) {
+  const bool sampled = statistics_ != nullptr && step_in_epoch % Statistics<T>::kEvery == 0;
+  if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
     plan_.backward(parameters, threads, m, {nullptr, false, &update, parameters, moment1, moment2},
                    dropout);
   } else {
     plan_.backward(parameters, threads, m, {gradients_.data()}, dropout);
-    const double length =
-        ops::norm(k, threads, gradients_.data(), gradients_.size(), norms_.data());
+    double factor = 1;
+    if (!fused_) {
+      factor = ops::clip_factor(
+          ops::norm(k, threads, gradients_.data(), gradients_.size(), norms_.data()),
+          options_.clip_norm);
+    }
     const Update<T> update =
-        ops::update_of<T>(options_.optimizer, learning_rate_,
-                          ops::clip_factor(length, options_.clip_norm), state_.optimizer_step);
+        ops::update_of<T>(options_.optimizer, learning_rate_, factor, state_.optimizer_step);
+    if (sampled) statistics_->before(parameters);
     ops::optimizer_step(k, threads, update, parameters, gradients_.data(), moment1, moment2,
                         layout_.size);
+    if (sampled) statistics_->after(plan_, gradients_.data(), parameters, m);
   }
   ++state_.step;
   return true;
@@ -247,6 +254,7 @@ typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* rec
   record->seconds = now() - start;
   record->examples_per_second = static_cast<double>(examples_) / std::max(record->seconds, 1e-9);
   if (!finite || !parameters_finite()) return Outcome::diverged;
+  if (statistics_ != nullptr) record->layers = statistics_->take();
   record->loss = sums.mean_loss();
   if (options_.loss.kind == ops::LossKind::cross_entropy ||
       options_.loss.kind == ops::LossKind::binary_cross_entropy) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "network.h"
+#include "statistics.h"
 
 namespace dlcore {
 
@@ -54,6 +55,7 @@ class Trainer {
   bool fused_;
   Plan<T> plan_;
   std::unique_ptr<Plan<T>> validation_plan_;
+  std::unique_ptr<Statistics<T>> statistics_;
   Buffer<T> gradients_;  ///< only where the update is not fused
   Buffer<double> norms_;
   State<T> epoch_start_, best_;

@@ -108,13 +108,6 @@ DLCORE_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
 }
 
 template <class T>
-DLCORE_INLINE T max_lanes(Vec<T> v) {
-  T best = v[0];
-  for (int i = 1; i < kLanes<T>; ++i) best = v[i] > best ? v[i] : best;
-  return best;
-}
-
-template <class T>
 DLCORE_INLINE T row_max(const T* x, Index n) {
   const T lowest = -__builtin_inf();
   Vec<T> best = splat(lowest);
@@ -161,21 +154,28 @@ void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
 template <class T>
 void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss, T* correct,
                    T* dx, Index lddx, Index m, Index n) {
-  for (Index i = 0; i < m; ++i) {
-    const T* row = x + i * ldx;
-    const Index label = labels[i];
-    const T max = row_max(row, n);
-    T* gradient = dx == nullptr ? nullptr : dx + i * lddx;
-    const T sum = row_exp(row, max, gradient, n);
-    // The first of equal largest logits counts as the answer; a NaN is never right.
-    bool right = row[label] >= max;
-    for (Index j = 0; right && j < label; ++j) right = row[j] < max;
-    correct[i] = right ? T{1} : T{0};
-    loss[i] = (max - row[label]) + log<T>(splat(sum))[0];
-    if (gradient != nullptr) {
-      scale_row(gradient, weight[i] / sum, n);
-      gradient[label] -= weight[i];
+  // The logarithm of a whole vector of rows at a time.
+  for (Index i0 = 0; i0 < m; i0 += kLanes<T>) {
+    const Index rows = smaller(kLanes<T>, m - i0);
+    Vec<T> sums = splat(T{1}), distance = {};
+    for (Index r = 0; r < rows; ++r) {
+      const Index i = i0 + r, label = labels[i];
+      const T* row = x + i * ldx;
+      const T max = row_max(row, n);
+      T* gradient = dx == nullptr ? nullptr : dx + i * lddx;
+      const T sum = row_exp(row, max, gradient, n);
+      // The first of equal largest logits counts as the answer; a NaN is never right.
+      bool right = row[label] >= max;
+      for (Index j = 0; right && j < label; ++j) right = row[j] < max;
+      correct[i] = right ? T{1} : T{0};
+      sums[r] = sum;
+      distance[r] = max - row[label];
+      if (gradient != nullptr) {
+        scale_row(gradient, weight[i] / sum, n);
+        gradient[label] -= weight[i];
+      }
     }
+    store_partial(loss + i0, distance + log<T>(sums), rows);
   }
 }
 

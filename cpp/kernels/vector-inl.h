@@ -131,12 +131,38 @@ DLCORE_INLINE To bit_cast(From from) {
   return reinterpret_cast<To>(from);
 }
 
-/// Sum of the lanes in order: the same bits at every call, but not the same at every width.
+/// Lanes i and i ^ step change places.
+template <class T>
+DLCORE_INLINE Vec<T> swap_lanes(Vec<T> v, int step) {
+#ifdef __clang__
+  Vec<T> swapped;
+  for (int i = 0; i < kLanes<T>; ++i) swapped[i] = v[i ^ step];
+  return swapped;
+#else
+  Mask<T> from;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) from[i] = i ^ step;
+  return __builtin_shuffle(v, from);
+#endif
+}
+
+/// Sum of the lanes, by halves: the same bits at every call, but not the same at every width.
 template <class T>
 DLCORE_INLINE T sum_lanes(Vec<T> v) {
-  T sum = v[0];
-  for (int i = 1; i < kLanes<T>; ++i) sum += v[i];
-  return sum;
+#pragma GCC unroll 4
+  for (int step = kLanes<T> / 2; step > 0; step /= 2) v += swap_lanes<T>(v, step);
+  return v[0];
+}
+
+/// Largest lane; a NaN may count or not.
+template <class T>
+DLCORE_INLINE T max_lanes(Vec<T> v) {
+#pragma GCC unroll 4
+  for (int step = kLanes<T> / 2; step > 0; step /= 2) {
+    const Vec<T> other = swap_lanes<T>(v, step);
+    v = v > other ? v : other;
+  }
+  return v[0];
 }
 
 }  // namespace

@@ -13,6 +13,16 @@ namespace {
 /// Elements with offsets of their own go through this much memory at a time.
 constexpr Index kChunkBytes = 2048;
 
+/// Fetches a row that will be needed soon: rows of a shuffled batch lie anywhere in memory, which
+/// the hardware cannot foresee.
+void prefetch_row(const RowsView& x, Index row) {
+  constexpr Index kLine = 64;
+  if (!x.columns.empty()) return;
+  const std::byte* from = x.base + row * x.row_stride;
+  const Index bytes = x.features * item_size(x.dtype);
+  for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at);
+}
+
 /// Columns begin .. begin + n of a row.
 template <class T>
 bool gather_piece(const KernelsOf<T>& kernels, const RowsView& x, Index row, Index begin, Index n,
@@ -47,6 +57,7 @@ bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const I
     bool good = true;
     for (Index i = r.begin; i < r.end; ++i) {
       const Index row = rows == nullptr ? first + i : rows[i];
+      if (rows != nullptr && i + 1 < r.end) prefetch_row(x, rows[i + 1]);
       for (Index p = 0; p < pieces; ++p) {
         good = gather_piece(kernels, x, row, p * n, n, scale, y + (i * pieces + p) * ldy) && good;
       }

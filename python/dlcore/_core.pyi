@@ -8,6 +8,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+class LayerStatistics(TypedDict):
+    """Health of one dense layer over an epoch; NaN where a measure does not apply."""
+
+    name: str
+    gradient_norm: float
+    weight_norm: float
+    update_ratio: float
+    dead: float
+    saturated: float
+
 class EpochRecord(TypedDict):
     """What one epoch measured; a metric that does not apply is NaN."""
 
@@ -19,6 +29,7 @@ class EpochRecord(TypedDict):
     learning_rate: float
     seconds: float
     examples_per_second: float
+    layers: list[LayerStatistics]  # empty unless statistics were asked for
 
 class FitResult(TypedDict):
     """Outcome of ``Network.fit``."""
@@ -118,6 +129,7 @@ class Network:
         early_stopping: dict[str, Any] | None,
         clip_norm: float,
         input_scale: float,
+        statistics: bool = False,
         on_epoch: Callable[[EpochRecord], object] | None,
         # (epoch, steps done in it, steps in it), at most every 100 ms
         on_progress: Callable[[int, int, int], object] | None,

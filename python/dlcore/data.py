@@ -1,0 +1,903 @@
+"""Data as people have it, checked: arrays, npz, CSV, Parquet, idx files and image folders.
+
+Everything ends in one :class:`Dataset`, and everything that can be wrong with a file is a
+:class:`DataError` whose text is one sentence that names the place and what to do.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[Any]
+Missing = Literal["error", "drop", "impute"]
+Task = Literal["auto", "classification", "regression"]
+
+MISSING_TEXT = "(missing)"
+# One-hot columns of one text column; beyond it a column is an identifier or free text, not a category.
+MOST_CATEGORIES = 100
+# Distinct whole numbers of a target that are surely classes; beyond it the user says which.
+MOST_CLASSES = 50
+SMALLEST_DATA = 40
+
+
+class DataError(ValueError):
+    """Data that cannot be used as it is; the text is one sentence for the person who has it."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One input column of a table; ``categories`` is None where it holds numbers."""
+
+    name: str
+    categories: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples and what their numbers mean.
+
+    Attributes
+    ----------
+    x : array, (n, ...)
+        Pixels or features; a category is its position in ``columns[j].categories``, a missing value
+        (only where ``missing`` is "impute") is NaN.
+    y : array, (n,)
+        int64 class numbers, or float64 values for regression.
+    classes : tuple of str
+        Name of every class; empty for regression.
+    columns : tuple of Column
+        For a table, one per column of ``x``; empty for arrays and images.
+    scale : float or None
+        Pixels are multiplied by it; None means features are standardised.
+    test_x, test_y : array or None
+        The user's own held-out examples.
+    groups, times : array or None
+        Per example: which group it belongs to, when it was taken (any sortable numbers).
+    notes : tuple of str
+        What reading did or noticed, for the report.
+    """
+
+    name: str
+    x: Array
+    y: Array
+    classes: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    scale: float | None = None
+    missing: Missing = "error"
+    target: str = "y"
+    test_x: Array | None = None
+    test_y: Array | None = None
+    groups: Array | None = None
+    times: Array | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """What is predicted: one of ``classes``, or a number."""
+        return "classification" if self.classes else "regression"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that a run on this data depends on."""
+        digest = hashlib.sha256()
+        meta = [
+            self.classes,
+            [[c.name, c.categories] for c in self.columns],
+            self.scale,
+            self.missing,
+        ]
+        digest.update(json.dumps(meta).encode())
+        for array in (self.x, self.y, self.test_x, self.test_y, self.groups, self.times):
+            if array is None:
+                digest.update(b"none;")
+                continue
+            digest.update(f"{array.dtype.str}{array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------
+# Arrays
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    name: str = "data",
+    test: tuple[Any, Any] | None = None,
+    groups: Any = None,
+    times: Any = None,
+    task: Task = "auto",
+    missing: Missing = "error",
+) -> Dataset:
+    """Checked :class:`Dataset` of NumPy arrays.
+
+    Parameters
+    ----------
+    x : array_like, (n, ...)
+        uint8 means pixels (scaled by 1/255); anything else is made floating.
+    y : array_like, (n,)
+        Whole numbers, truth values or texts mean classes, floating numbers mean regression.
+    name : str
+        How the report calls the data.
+    test : pair of array_like, optional
+        Held-out ``(x, y)``; without it a part of the rows is held out by the study.
+    groups, times : array_like, (n,), optional
+        A held-out set then takes whole groups, or the latest examples.
+    task : {"auto", "classification", "regression"}
+        Overrules what the type of ``y`` says.
+    missing : {"error", "drop", "impute"}
+        What is done with NaN in ``x``.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit, values are missing or infinite, or there is nothing to learn.
+    """
+    x = features_of(x, "x", missing)
+    y = _target(y, "y")
+    if x.shape[0] != y.shape[0]:
+        raise DataError(f"x has {x.shape[0]} rows but y has {y.shape[0]}; both need one per example")
+    test_x = test_y = None
+    if test is not None:
+        test_x, test_y = features_of(test[0], "test x", missing), _target(test[1], "test y")
+        if test_x.shape[0] != test_y.shape[0]:
+            raise DataError(
+                f"the test x has {test_x.shape[0]} rows but the test y has {test_y.shape[0]}; both "
+                "need one per example"
+            )
+        if test_x.shape[1:] != x.shape[1:]:
+            raise DataError(
+                f"one test example has shape {test_x.shape[1:]} but one training example "
+                f"{x.shape[1:]}; both need the same features"
+            )
+    scale = 1 / 255 if x.dtype == np.uint8 else None
+    if scale is None and x.ndim == 2 and missing == "drop":
+        keep = ~np.isnan(x).any(axis=1)
+        x, y = x[keep], y[keep]
+        groups = None if groups is None else np.asarray(groups)[keep]
+        times = None if times is None else np.asarray(times)[keep]
+        if test_x is not None and test_y is not None:
+            keep = ~np.isnan(test_x).any(axis=1)
+            test_x, test_y = test_x[keep], test_y[keep]
+    return _finish(
+        Dataset(name, x, y, scale=scale, missing="impute" if missing == "impute" else "error"),
+        test_x,
+        test_y,
+        groups=groups,
+        times=times,
+        task=task,
+    )
+
+
+def features_of(x: Any, what: str, missing: Missing) -> Array:
+    x = np.asarray(x)
+    if x.ndim == 1:
+        x = x[:, None]
+    if x.ndim == 0 or x.size == 0:
+        raise DataError(f"{what} is empty (shape {x.shape}); it needs one row per example")
+    if x.dtype == np.uint8 or x.dtype == np.float32:
+        pass
+    elif x.dtype.kind in "biuf":
+        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
+    else:
+        raise DataError(
+            f"{what} holds {x.dtype} values; numbers are needed, and texts belong in a CSV file, "
+            "where they become categories"
+        )
+    if x.dtype.kind == "f":
+        bad = ~np.isfinite(x) if missing == "error" else np.isinf(x)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            place = ", ".join(map(str, at))
+            hint = " or choose a policy for missing values" if np.isnan(x[at]) else ""
+            raise DataError(f"{what}[{place}] is {x[at]}; remove or replace it{hint}")
+    return np.ascontiguousarray(x)
+
+
+def _target(y: Any, what: str) -> Array:
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise DataError(
+            f"{what} has shape {y.shape}; one number or class per example is needed, shape (n,)"
+        )
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        at = int(np.argmin(np.isfinite(y)))
+        raise DataError(f"{what}[{at}] is {y[at]}; an example without its answer cannot be used")
+    if y.dtype.kind not in "biufUO":
+        raise DataError(f"{what} holds {y.dtype} values; numbers or class names are needed")
+    return y
+
+
+def _finish(
+    data: Dataset,
+    test_x: Array | None,
+    test_y: Array | None,
+    *,
+    groups: Any = None,
+    times: Any = None,
+    task: Task = "auto",
+) -> Dataset:
+    """Turn the target into class numbers or floats and check that there is something to learn."""
+    y, notes = data.y, list(data.notes)
+    count = y.shape[0]
+    needed = SMALLEST_DATA if test_x is None else SMALLEST_DATA // 2
+    if count < needed:
+        raise DataError(f"{data.name} has {count} examples; a study needs at least {needed}")
+    if task == "classification" or (task == "auto" and y.dtype.kind != "f"):
+        texts, y = _class_numbers(y)
+        if len(texts) < 2:
+            raise DataError(
+                f"every example of {data.name} has the same {data.target}, {texts[0]!r}; there is "
+                "nothing to tell apart"
+            )
+        if task == "auto" and len(texts) > max(MOST_CLASSES, count // 5):
+            raise DataError(
+                f"{data.target} has {len(texts)} different values in {count} examples; say "
+                "--task regression if it is a quantity, --task classification if these are classes"
+            )
+        sizes = np.bincount(y)
+        if sizes.max() > 4 * max(1, sizes.min()):
+            notes.append(
+                f"The classes are of unequal size: {_listing(texts, sizes)}. The plain error rate "
+                "hides how rare classes fare; --metric balanced_accuracy counts every class alike."
+            )
+        if test_y is not None:
+            test_y = _known_classes(test_y, texts, data.target)
+        data = replace(data, classes=texts)
+    else:
+        try:
+            y = y.astype(np.float64)
+            test_y = None if test_y is None else test_y.astype(np.float64)
+        except ValueError as error:
+            raise DataError(
+                f"{data.target} cannot be a quantity: {error}; use --task classification"
+            ) from None
+        if task == "auto" and np.unique(y).size <= 20 and (y == np.round(y)).all():
+            notes.append(
+                f"{data.target} holds floating numbers and is predicted as a quantity, though all "
+                "are whole; integers, or --task classification, would make them classes."
+            )
+        if np.ptp(y) == 0:
+            raise DataError(
+                f"every example of {data.name} has {data.target} {y[0]:g}; there is nothing to "
+                "predict"
+            )
+    extra: dict[str, Array | None] = {}
+    for what, values in (("groups", groups), ("times", times)):
+        if values is None:
+            extra[what] = None
+            continue
+        values = np.asarray(values)
+        if values.shape != (count,):
+            raise DataError(f"{what} has shape {values.shape}; one per example is needed, ({count},)")
+        extra[what] = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return replace(data, y=y, test_x=test_x, test_y=test_y, notes=tuple(notes), **extra)  # type: ignore[arg-type]
+
+
+def _class_numbers(y: Array) -> tuple[tuple[str, ...], Array]:
+    if y.dtype.kind == "f" and (y == np.round(y)).all():
+        y = y.astype(np.int64)
+    if y.dtype.kind == "O":
+        y = np.array([str(value) for value in y])
+    values, numbers = np.unique(y, return_inverse=True)
+    return tuple(str(v) for v in values), numbers.astype(np.int64)
+
+
+def _known_classes(y: Array, classes: Sequence[str], target: str) -> Array:
+    known = {text: number for number, text in enumerate(classes)}
+    if y.dtype.kind == "f" and (y == np.round(y)).all():
+        y = y.astype(np.int64)
+    texts = [str(value) for value in y]
+    for row, text in enumerate(texts):
+        if text not in known:
+            raise DataError(
+                f"row {row + 1} of the test data has {target} {text!r}, a class that the training "
+                "data does not have"
+            )
+    return np.array([known[text] for text in texts], np.int64)
+
+
+def _listing(texts: Sequence[str], sizes: Array) -> str:
+    order = np.argsort(-sizes)
+    shown = [f"{texts[k]} {sizes[k]}" for k in order[:3]]
+    if len(texts) > 4:
+        shown.append("...")
+    if len(texts) > 3:
+        shown.append(f"{texts[order[-1]]} {sizes[order[-1]]}")
+    return ", ".join(shown)
+
+
+# --------------------------------------------------------------------------------------------------
+# Files
+
+
+def load(
+    data: str = "digits",
+    *,
+    data_dir: str | Path | None = None,
+    target: str | None = None,
+    test: str | Path | None = None,
+    missing: Missing = "error",
+    task: Task = "auto",
+    drop: Sequence[str] = (),
+    group: str | None = None,
+    time: str | None = None,
+) -> Dataset:
+    """Read a data set by name or from a file.
+
+    Parameters
+    ----------
+    data : str
+        "digits" (comes with scikit-learn), "mnist" or "fashion-mnist" (four idx files in
+        ``data_dir``), or the path of a ``.csv``, ``.tsv``, ``.parquet`` or ``.npz`` file or of a folder
+        with one folder of images per class.
+    data_dir : path, optional
+        Where the files of a named set are.
+    target : str, optional
+        Column to predict; needed for tables.
+    test : path, optional
+        Held-out examples in a file of the same kind.
+    missing : {"error", "drop", "impute"}
+        Missing values: an error, rows left out, or the median of the training rows (a category of
+        their own in text columns).
+    task : {"auto", "classification", "regression"}
+        Overrules what the type of the target says.
+    drop : sequence of str
+        Columns to leave out.
+    group, time : str, optional
+        Columns that say which rows belong together, or when they were taken; no features.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DataError
+        One sentence for whatever is wrong with it.
+    """
+    named = {"digits": _digits, "mnist": _idx_images, "fashion-mnist": _idx_images}
+    path = Path(data)
+    is_table = path.suffix != ".npz" and data not in named and not path.is_dir()
+    if not is_table:
+        for option, value in (("--target", target), ("--group", group), ("--time", time)):
+            if value is not None:
+                raise DataError(f"{option} names a column of a table, but {data} is not a table")
+    if data in named:
+        if test is not None:
+            raise DataError(f"{data} brings its own held-out examples; leave --test out")
+        return named[data](data, data_dir)
+    if not path.exists():
+        raise DataError(
+            f"{data} does not exist; --data takes a file (.csv, .tsv, .parquet, .npz), a folder of "
+            f"images, or one of {', '.join(named)}"
+        )
+    test = None if test is None else Path(test)
+    if test is not None and not test.exists():
+        raise DataError(f"the test file {test} does not exist")
+    if path.is_dir():
+        return _image_folders(path, test)
+    if path.suffix == ".npz":
+        return _npz(path, test, task, missing)
+    return _table(path, test, target, missing, task, drop, group, time)
+
+
+def _digits(name: str, data_dir: str | Path | None) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return Dataset(
+        name,
+        bunch.images.astype(np.uint8),  # whole numbers 0..16
+        bunch.target.astype(np.int64),
+        classes=tuple(str(k) for k in range(10)),
+        scale=1 / 16,
+        target="digit",
+    )
+
+
+def _idx_images(name: str, data_dir: str | Path | None) -> Dataset:
+    if data_dir is None:
+        raise DataError(
+            f"{name} is read from its four idx files; say where they are: --data-dir DIR"
+        )
+    folder = Path(data_dir)
+    inner = folder / name.replace("-", "_")
+    if inner.is_dir():
+        folder = inner
+    parts = {}
+    for part in ("train", "t10k"):
+        images = read_idx(_either(folder / f"{part}-images-idx3-ubyte"), 3)
+        labels = read_idx(_either(folder / f"{part}-labels-idx1-ubyte"), 1)
+        if len(images) != len(labels):
+            raise DataError(f"{folder}: {len(images)} {part} images but {len(labels)} labels")
+        parts[part] = images, labels.astype(np.int64)
+    names = tuple(str(k) for k in range(int(parts["train"][1].max()) + 1))
+    if name == "fashion-mnist" and len(names) == 10:
+        names = (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        )
+    return Dataset(
+        name,
+        *parts["train"],
+        classes=names,
+        scale=1 / 255,
+        target="class",
+        test_x=parts["t10k"][0],
+        test_y=parts["t10k"][1],
+    )
+
+
+def _either(path: Path) -> Path:
+    packed = path.with_name(path.name + ".gz")
+    for candidate in (packed, path):
+        if candidate.exists():
+            return candidate
+    raise DataError(f"{packed} does not exist; --data-dir must hold the four idx files")
+
+
+def read_idx(path: str | Path, dimensions: int) -> Array:
+    """Unsigned bytes of an idx file (LeCun's format), packed with gzip or not.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    dimensions : int
+        How many axes it must have: 3 for images, 1 for labels.
+
+    Returns
+    -------
+    array of uint8
+
+    Raises
+    ------
+    DataError
+        If it is not such a file, or is cut off.
+    """
+    path = Path(path)
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    header = 4 + 4 * dimensions
+    if len(raw) < header or raw[:4] != bytes((0, 0, 8, dimensions)):
+        raise DataError(f"{path} is not an idx file of bytes with {dimensions} axes")
+    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", dimensions, 4))
+    size = 1
+    for length in shape:
+        size *= length
+    if len(raw) - header != size:
+        raise DataError(
+            f"{path} says {' x '.join(map(str, shape))} bytes but holds {len(raw) - header}; it is "
+            "cut off or damaged"
+        )
+    return np.frombuffer(raw, np.uint8, size, header).reshape(shape)
+
+
+X_NAMES = ("x", "X", "x_train", "train_x", "X_train", "data", "images")
+_Y_NAMES = ("y", "Y", "y_train", "train_y", "labels", "target", "targets")
+X_TEST_NAMES = ("x_test", "test_x", "X_test")
+_Y_TEST_NAMES = ("y_test", "test_y", "Y_test")
+
+
+def _npz(path: Path, test: Path | None, task: Task, missing: Missing) -> Dataset:
+    arrays = read_npz(path)
+    x, y = (pick(arrays, names, path) for names in (X_NAMES, _Y_NAMES))
+    held_out = None
+    if test is not None:
+        if test.suffix != ".npz":
+            raise DataError(f"--test must be an .npz file as --data is, not {test}")
+        other = read_npz(test)
+        held_out = (
+            pick(other, X_TEST_NAMES + X_NAMES, test),
+            pick(other, _Y_TEST_NAMES + _Y_NAMES, test),
+        )
+    elif any(name in arrays for name in X_TEST_NAMES):
+        held_out = pick(arrays, X_TEST_NAMES, path), pick(arrays, _Y_TEST_NAMES, path)
+    groups, times = arrays.get("groups"), arrays.get("times")
+    try:
+        return from_arrays(
+            x,
+            y,
+            name=path.stem,
+            test=held_out,
+            groups=groups,
+            times=times,
+            task=task,
+            missing=missing,
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, which are not read because reading them can run code; "
+                "save plain number arrays"
+            ) from None
+        raise DataError(f"{path} cannot be read as .npz: {_one_line(error)}") from None
+    except AttributeError:  # a lone .npy under this name gives an array, not an archive
+        raise DataError(f"{path} holds one bare array; an .npz with x and y is needed") from None
+
+
+def pick(arrays: dict[str, Array], names: Sequence[str], path: Path) -> Array:
+    for name in names:
+        if name in arrays:
+            return arrays[name]
+    raise DataError(
+        f"{path} has no array {names[0]!r}; it holds {', '.join(arrays) or 'nothing'}"
+    )
+
+
+def _image_folders(path: Path, test: Path | None) -> Dataset:
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    if len(folders) < 2:
+        raise DataError(
+            f"{path} holds {len(folders)} folders; a folder of images needs one folder per class, at "
+            "least two"
+        )
+    classes = tuple(folder.name for folder in folders)
+    x, y = _read_images(path, classes)
+    held_out: tuple[Array | None, Array | None] = (None, None)
+    if test is not None:
+        if not test.is_dir():
+            raise DataError(f"--test must be a folder of images as --data is, not {test}")
+        for folder in sorted(folder.name for folder in test.iterdir() if folder.is_dir()):
+            if folder not in classes:
+                raise DataError(f"{test} has a class {folder!r} that {path} does not have")
+        held_out = _read_images(test, classes)
+        if held_out[0] is not None and held_out[0].shape[1:] != x.shape[1:]:
+            raise DataError(
+                f"images in {test} are {held_out[0].shape[1:]} but in {path} {x.shape[1:]}; both "
+                "need one size"
+            )
+    finished = _finish(Dataset(path.name, x, y, scale=1 / 255, target="class"), *held_out)
+    return replace(finished, classes=classes)
+
+
+_IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm", ".webp"}
+
+
+def _read_images(path: Path, classes: Sequence[str]) -> tuple[Array, Array]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise DataError("reading images needs pillow; install it: pip install pillow") from None
+    images: list[Array] = []
+    labels: list[int] = []
+    first: tuple[Path, tuple[int, ...]] | None = None
+    for number, name in enumerate(classes):
+        files = sorted((path / name).glob("*"))
+        for file in (f for f in files if f.suffix.lower() in _IMAGE_TYPES):
+            try:
+                with Image.open(file) as image:
+                    pixels = np.asarray(image.convert("L" if image.mode in "1LI;16" else "RGB"))
+            except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+                raise DataError(f"{file} cannot be read: {_one_line(error)}") from None
+            if first is None:
+                first = file, pixels.shape
+            elif pixels.shape != first[1]:
+                raise DataError(
+                    f"{file} is {pixels.shape} but {first[0]} is {first[1]} (height, width, "
+                    "colours); all images need one size"
+                )
+            images.append(pixels)
+            labels.append(number)
+    if not images:
+        raise DataError(f"{path} holds no images in its class folders")
+    return np.stack(images), np.array(labels, np.int64)
+
+
+# --------------------------------------------------------------------------------------------------
+# Tables
+
+
+def _table(
+    path: Path,
+    test: Path | None,
+    target: str | None,
+    missing: Missing,
+    task: Task,
+    drop: Sequence[str],
+    group: str | None,
+    time: str | None,
+) -> Dataset:
+    frame = read_table(path)
+    names = list(frame.columns)
+    if target is None:
+        raise DataError(
+            f"{path} is a table; say which column to predict: --target COLUMN, one of "
+            f"{_some(names)}"
+        )
+    for option, name in (("--target", target), ("--group", group), ("--time", time)):
+        if name is not None and name not in names:
+            raise DataError(f"{option} {name}: {path} has no such column; it has {_some(names)}")
+    for name in drop:
+        if name not in names:
+            raise DataError(f"--drop {name}: {path} has no such column; it has {_some(names)}")
+    aside = {target, group, time, *drop}
+    features = [name for name in names if name not in aside]
+    if not features:
+        raise DataError(f"{path} has no column left to predict {target} from")
+    frames = [(frame, str(path))]
+    if test is not None:
+        other = read_table(test)
+        for name in (*features, target):
+            if name not in other.columns:
+                raise DataError(f"the test file {test} has no column {name!r}, which {path} has")
+        frames.append((other, str(test)))
+    notes = []
+    for k, (part, where) in enumerate(frames):
+        if missing == "drop":
+            kept = part.dropna(subset=[*features, target])
+            if len(kept) < len(part):
+                notes.append(
+                    f"{len(part) - len(kept)} of {len(part)} rows of {Path(where).name} had missing "
+                    "values and were left out."
+                )
+            frames[k] = (kept, where)
+        else:
+            _refuse_missing(part, [target], where, "an example without its answer cannot be used")
+            if missing == "error":
+                hint = "fill it in, or choose --missing impute or --missing drop"
+                _refuse_missing(part, features, where, hint)
+    frame = frames[0][0]
+    columns = tuple(_column(frame, name, str(path)) for name in features)
+    x = encode_table(frame, columns, str(path))
+    y = _table_target(frame[target], str(path))
+    test_x = test_y = None
+    if test is not None:
+        other = frames[1][0]
+        test_x = encode_table(other, columns, str(test))
+        test_y = _table_target(other[target], str(test))
+        if test_y.shape[0] == 0:
+            raise DataError(f"{test} has no rows to test on")
+    _refuse_missing(frame, [name for name in (group, time) if name], str(path), "fill it in")
+    return _finish(
+        Dataset(
+            path.stem.removesuffix(".csv"),
+            x,
+            y,
+            columns=columns,
+            target=target,
+            missing="impute" if missing == "impute" else "error",
+            notes=tuple(notes),
+        ),
+        test_x,
+        test_y,
+        groups=None if group is None else frame[group].astype(str).to_numpy(object).astype(str),
+        times=None if time is None else _times(frame[time], time, str(path)),
+        task=task,
+    )
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Table of a CSV, TSV or Parquet file, its columns named by texts.
+
+    Parameters
+    ----------
+    path : path
+        The file; CSV may be packed (``.csv.gz``) and separated by comma, semicolon or tab.
+
+    Returns
+    -------
+    pandas.DataFrame
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, is empty, or its first line does not name the columns.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    kinds = path.name.lower().split(".")[1:]
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    try:
+        if "parquet" in kinds:
+            frame = pd.read_parquet(path)
+        elif {"csv", "tsv", "txt", "data"} & set(kinds):
+            head = pd.read_csv(path, nrows=0, sep="\x00", engine="c", header=0).columns
+            line = str(head[0]) if len(head) else ""
+            separator = max(",;\t", key=line.count)
+            frame = pd.read_csv(path, sep=separator, skipinitialspace=True)
+        else:
+            raise DataError(f"{path} is of no known kind; use .csv, .tsv, .parquet or .npz")
+    except ImportError:
+        raise DataError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow") from None
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {_one_line(error)}") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path} is empty; a first line with the names of the columns is needed")\
+            from None
+    except pd.errors.ParserError as error:
+        raise DataError(f"{path} is not a regular table: {_one_line(error)}") from None
+    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise DataError(f"{path} has two columns named {repeated[0]!r}; rename one")
+    if len(frame) == 0:
+        raise DataError(f"{path} names columns but has no rows")
+    if all(_is_number(name) for name in frame.columns):
+        raise DataError(
+            f"the first line of {path} must name the columns, but it holds numbers: "
+            f"{_some(list(frame.columns), 3)}"
+        )
+    return frame.reset_index(drop=True)
+
+
+def encode_table(frame: pd.DataFrame, columns: Sequence[Column], where: str) -> Array:
+    """Numbers of a table's columns; a category is its position, an unknown one -1.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The rows.
+    columns : sequence of Column
+        Which columns, in this order, and what their categories are.
+    where : str
+        Name of the file, for errors.
+
+    Returns
+    -------
+    array of float64, (rows, columns)
+        NaN where a value is missing.
+
+    Raises
+    ------
+    DataError
+        If a column is absent, or a column of numbers holds a text or an infinite value.
+    """
+    import pandas as pd
+
+    x = np.empty((len(frame), len(columns)))
+    for j, column in enumerate(columns):
+        if column.name not in frame.columns:
+            raise DataError(f"{where} has no column {column.name!r}")
+        values = frame[column.name]
+        if column.categories is not None:
+            known = {text: code for code, text in enumerate(column.categories)}
+            texts = values.astype(object)
+            empty = values.isna().to_numpy()
+            codes = [
+                np.nan if gone else known.get(_text(value), -1)
+                for value, gone in zip(texts, empty, strict=True)
+            ]
+            x[:, j] = codes
+            continue
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        broken = np.isnan(numbers) & values.notna().to_numpy()
+        if broken.any():
+            row = int(np.argmax(broken))
+            raise DataError(
+                f"row {_row(frame, row)}, column {column.name!r} of {where}: a number is needed, not "
+                f"{str(values.iloc[row])!r}"
+            )
+        if np.isinf(numbers).any():
+            row = int(np.argmax(np.isinf(numbers)))
+            raise DataError(
+                f"row {_row(frame, row)}, column {column.name!r} of {where} is infinite; remove or "
+                "replace it"
+            )
+        x[:, j] = numbers
+    return x
+
+
+def _column(frame: pd.DataFrame, name: str, where: str) -> Column:
+    import pandas as pd
+
+    values = frame[name]
+    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_numeric_dtype(values):
+        return Column(name)
+    present = values.dropna()
+    numbers = pd.to_numeric(present, errors="coerce")
+    # A column of numbers with a few typing errors is not a column of categories.
+    if len(present) and numbers.notna().mean() > 0.9:
+        row = int(np.argmax(numbers.isna().to_numpy()))
+        raise DataError(
+            f"row {_row(present, row)}, column {name!r} of {where}: a number is needed, not "
+            f"{str(present.iloc[row])!r}"
+        )
+    texts = sorted({_text(value) for value in present})
+    if len(texts) > MOST_CATEGORIES:
+        raise DataError(
+            f"column {name!r} of {where} has {len(texts)} different texts in {len(frame)} rows, too "
+            f"many for categories (at most {MOST_CATEGORIES}); leave it out: --drop {name}"
+        )
+    return Column(name, tuple(texts))
+
+
+def _table_target(values: pd.Series[Any], where: str) -> Array:
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
+        return np.array([_text(value) for value in values.astype(object)])
+    if pd.api.types.is_integer_dtype(values):
+        return values.to_numpy(np.int64)
+    numbers = values.to_numpy(np.float64)
+    if np.isinf(numbers).any():
+        row = int(np.argmax(np.isinf(numbers)))
+        raise DataError(f"row {_row(values, row)}, column {values.name!r} of {where} is infinite")
+    return numbers
+
+
+def _times(values: pd.Series[Any], name: str, where: str) -> Array:
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(values):
+        return values.to_numpy(np.float64)
+    moments = pd.to_datetime(values, errors="coerce", format="mixed")
+    if moments.isna().any():
+        row = int(np.argmax(moments.isna().to_numpy()))
+        raise DataError(
+            f"row {_row(values, row)}, column {name!r} of {where}: {str(values.iloc[row])!r} is no "
+            "date or number"
+        )
+    return moments.to_numpy().astype("datetime64[ns]").astype(np.int64)
+
+
+def _refuse_missing(frame: pd.DataFrame, names: Sequence[str], where: str, hint: str) -> None:
+    gaps = frame[list(names)].isna().to_numpy()
+    if gaps.any():
+        row, column = (int(i) for i in np.argwhere(gaps)[0])
+        raise DataError(
+            f"row {_row(frame, row)}, column {names[column]!r} of {where} is missing "
+            f"({int(gaps.sum())} missing in all); {hint}"
+        )
+
+
+def _row(frame: pd.DataFrame | pd.Series[Any], position: int) -> int:
+    return int(frame.index[position]) + 1  # as a reader counts below the header
+
+
+def _text(value: Any) -> str:
+    # A column of whole numbers with a gap is read as floats; 3.0 and 3 are one category.
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(str(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown}, ... ({len(names)} in all)"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
