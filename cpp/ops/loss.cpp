@@ -78,15 +78,19 @@ LossSums loss_forward_backward(const KernelsOf<T>& kernels, int threads, const L
       kernels.cross_entropy(x + begin * ldx, ldx, labels + begin, scratch.row_weight + begin,
                             scratch.value + begin, scratch.correct + begin, gradient, lddx, count,
                             n);
-      return;
+    } else {
+      kernels.element_loss(loss.element(), static_cast<T>(loss.delta), x + begin * ldx, ldx,
+                           target + begin * ldt, ldt, scratch.row_weight + begin,
+                           scratch.value + begin, gradient, lddx, count, n);
+      for (Index i = r.begin; i < r.end; ++i) {
+        scratch.correct[i] = loss.kind == LossKind::binary_cross_entropy
+                                 ? binary_accuracy(x + i * ldx, target + i * ldt, n)
+                                 : T{0};
+      }
     }
-    kernels.element_loss(loss.element(), static_cast<T>(loss.delta), x + begin * ldx, ldx,
-                         target + begin * ldt, ldt, scratch.row_weight + begin,
-                         scratch.value + begin, gradient, lddx, count, n);
-    for (Index i = r.begin; i < r.end; ++i) {
-      scratch.correct[i] = loss.kind == LossKind::binary_cross_entropy
-                               ? binary_accuracy(x + i * ldx, target + i * ldt, n)
-                               : T{0};
+    // A row of weight 0 counts as absent, even where its loss is not finite.
+    for (Index i = r.begin; dx != nullptr && i < r.end; ++i) {
+      if (scratch.row_weight[i] == 0) std::fill_n(dx + i * lddx, n, T{0});
     }
   });
   // One chain over the rows, whatever the tasks were.
@@ -95,7 +99,6 @@ LossSums loss_forward_backward(const KernelsOf<T>& kernels, int threads, const L
   const double per_element = 1 / static_cast<double>(shape.width);
   for (Index i = 0; i < rows; ++i) {
     const double w = weight == nullptr ? 1 : weight[i / shape.rows];
-    // A row of weight 0 counts as absent, even where its loss is not finite.
     if (w == 0) continue;
     sums.loss += w * static_cast<double>(scratch.value[i]) * per_element;
     sums.correct += w * static_cast<double>(scratch.correct[i]) * per_row;

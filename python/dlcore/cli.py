@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(commands)
     predict = commands.add_parser("predict", help="apply a kept network to new data")
     predict.add_argument("--model", required=True, metavar="DIR", help="the study's folder 'model'")
-    predict.add_argument("--data", required=True, metavar="FILE", help=".csv, .parquet, .npz or idx")
+    predict.add_argument(
+        "--data", required=True, metavar="FILE", help=".csv, .parquet, .npz or idx"
+    )
     predict.add_argument("--out", metavar="FILE", help="CSV to write; default the terminal")
     predict.set_defaults(action=_predict)
     if _has("dlcore.scaling.forecast_cli"):
@@ -115,9 +117,13 @@ def _add_study(commands: Any) -> None:
     data.add_argument("--data-dir", metavar="DIR", help="where a named set's files are")
     data.add_argument("--target", metavar="COLUMN", help="column to predict")
     data.add_argument("--test", metavar="FILE", help="held-out examples, like --data")
-    data.add_argument("--group", metavar="COLUMN", help="rows that belong together are held out together")
+    data.add_argument(
+        "--group", metavar="COLUMN", help="rows that belong together are held out together"
+    )
     data.add_argument("--time", metavar="COLUMN", help="the latest rows are held out")
-    data.add_argument("--drop", metavar="COLUMNS", type=_names, default=(), help="columns to leave out")
+    data.add_argument(
+        "--drop", metavar="COLUMNS", type=_names, default=(), help="columns to leave out"
+    )
     data.add_argument(
         "--missing",
         choices=("error", "drop", "impute"),
@@ -125,7 +131,10 @@ def _add_study(commands: Any) -> None:
         help="missing values: an error (default), leave the row out, or fill in from the training rows",
     )
     data.add_argument(
-        "--task", choices=("auto", "classification", "regression"), default="auto", help="default auto"
+        "--task",
+        choices=("auto", "classification", "regression"),
+        default="auto",
+        help="default auto",
     )
     what = study.add_argument_group("what is run")
     what.add_argument(
@@ -141,7 +150,9 @@ def _add_study(commands: Any) -> None:
         help="networks: units of the hidden layers, such as 8,32,128 (default) or 256x128",
     )
     what.add_argument("--m", metavar="LIST", type=_counts, help="numbers of training examples")
-    what.add_argument("--seeds", metavar="N", type=_positive, default=5, help="repetitions, default 5")
+    what.add_argument(
+        "--seeds", metavar="N", type=_positive, default=5, help="repetitions, default 5"
+    )
     what.add_argument(
         "--metric",
         metavar="NAME",
@@ -153,7 +164,9 @@ def _add_study(commands: Any) -> None:
     how = study.add_argument_group("how")
     how.add_argument("--out", metavar="DIR", help="default study-NAME, named after the data")
     how.add_argument("--budget", metavar="SECONDS", type=float, help="start no run after so long")
-    how.add_argument("--workers", metavar="N", type=_positive, help="runs at a time, default one per CPU")
+    how.add_argument(
+        "--workers", metavar="N", type=_positive, help="runs at a time, default one per CPU"
+    )
     how.add_argument("--quiet", action="store_true", help="no progress bar")
     study.set_defaults(action=_study)
 
@@ -235,13 +248,16 @@ def _study(options: argparse.Namespace) -> int:
             "budget": "the budget is spent",
             "interrupted": "interrupted",
             "failures": f"{len(outcome.failed)} failed",
+            "workers": "the workers died",
         }[outcome.stopped]
         print(f"{outcome.left:,} runs are left ({why}); the same command goes on with them")
     if outcome.made + outcome.found:
         print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
         print(f"\n{study.advice.sentence}\n")
         report = study.report(folder / "report.html")
-        print(f"{report}  (numbers: {report.with_suffix('.csv').name}, {report.with_suffix('.json').name})")
+        print(
+            f"{report}  (numbers: {report.with_suffix('.csv').name}, {report.with_suffix('.json').name})"
+        )
         if outcome.stopped != "interrupted":
             kept = keep_best_network(study, folder / "model")
             if kept is not None:
@@ -250,7 +266,7 @@ def _study(options: argparse.Namespace) -> int:
         print("no run was finished within the budget; give it more seconds")
     if outcome.stopped == "interrupted":
         _leave(130)
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed or outcome.stopped == "workers" else 0
 
 
 def _leave(status: int) -> NoReturn:

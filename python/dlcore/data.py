@@ -155,7 +155,9 @@ def from_arrays(
     x = features_of(x, "x", missing)
     y = _target(y, "y")
     if x.shape[0] != y.shape[0]:
-        raise DataError(f"x has {x.shape[0]} rows but y has {y.shape[0]}; both need one per example")
+        raise DataError(
+            f"x has {x.shape[0]} rows but y has {y.shape[0]}; both need one per example"
+        )
     test_x = test_y = None
     if test is not None:
         test_x, test_y = features_of(test[0], "test x", missing), _target(test[1], "test y")
@@ -290,7 +292,9 @@ def _finish(
             continue
         values = np.asarray(values)
         if values.shape != (count,):
-            raise DataError(f"{what} has shape {values.shape}; one per example is needed, ({count},)")
+            raise DataError(
+                f"{what} has shape {values.shape}; one per example is needed, ({count},)"
+            )
         extra[what] = np.unique(values, return_inverse=True)[1].astype(np.int64)
     return replace(data, y=y, test_x=test_x, test_y=test_y, notes=tuple(notes), **extra)  # type: ignore[arg-type]
 
@@ -552,9 +556,7 @@ def pick(arrays: dict[str, Array], names: Sequence[str], path: Path) -> Array:
     for name in names:
         if name in arrays:
             return arrays[name]
-    raise DataError(
-        f"{path} has no array {names[0]!r}; it holds {', '.join(arrays) or 'nothing'}"
-    )
+    raise DataError(f"{path} has no array {names[0]!r}; it holds {', '.join(arrays) or 'nothing'}")
 
 
 def _image_folders(path: Path, test: Path | None) -> Dataset:
@@ -737,8 +739,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {_one_line(error)}") from None
     except pd.errors.EmptyDataError:
-        raise DataError(f"{path} is empty; a first line with the names of the columns is needed")\
-            from None
+        raise DataError(
+            f"{path} is empty; a first line with the names of the columns is needed"
+        ) from None
     except pd.errors.ParserError as error:
         raise DataError(f"{path} is not a regular table: {_one_line(error)}") from None
     frame.columns = pd.Index([str(name).strip() for name in frame.columns])

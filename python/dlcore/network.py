@@ -623,8 +623,8 @@ class Network:
                 early_stopping=None if early_stopping is None else early_stopping.settings,
                 clip_norm=clip,
                 input_scale=scale,
-                on_epoch=after_epoch,
-                on_progress=between_steps,
+                on_epoch=None if line is None and on_epoch is None else after_epoch,
+                on_progress=between_steps if callable(listener) else None,
             )
         except BaseException:
             if self._core.step == before[0]:  # nothing was learnt

@@ -1,0 +1,37 @@
+"""Studies and scaling: how error falls with data, size and computation, and what to do about it.
+
+Names are looked up on first use, so that ``import dlcore.scaling`` costs nothing and the ``lab``
+extra is needed only by what uses it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlcore.scaling.study import Outcome, Study
+    from dlcore.scaling.summary import Advice, Curve, Estimate
+
+# Public name -> module of this package that has it.
+_WHERE = {
+    "Advice": "summary",
+    "Curve": "summary",
+    "Estimate": "summary",
+    "Outcome": "study",
+    "Study": "study",
+}
+
+__all__ = sorted(_WHERE)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

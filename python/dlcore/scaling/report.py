@@ -1,0 +1,490 @@
+"""What a study shows: the table in the terminal, one HTML file, and the same numbers as CSV and JSON.
+
+The page is static: inline SVG, no script, nothing fetched. Every text that comes from data passes
+through :func:`html.escape`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlcore.scaling import figures
+from dlcore.scaling.learners import (
+    BATCH_SIZE,
+    EPOCHS,
+    LEARNING_RATES,
+    PATIENCE_EPOCHS,
+    PATIENCE_STEPS,
+    STEPS,
+    machine,
+)
+from dlcore.scaling.store import write_atomically
+from dlcore.scaling.summary import LEVEL, Advice, Estimate, Summary
+
+if TYPE_CHECKING:
+    from dlcore.scaling.study import Study
+
+# What a run may note, in words; the codes are what study.json and the store hold.
+NOTES = {
+    "at_grid_edge": "the chosen {setting} is the smallest or largest of those tried",
+    "at_epoch_limit": "with the chosen learning rate a training was still improving when it reached its longest length",
+    "not_converged": "the solver stopped at its limit of iterations",
+    "class_missing": "the subset lacks a class, so it could not be predicted",
+    "one_class": "the subset has one class only, which is then always predicted",
+}
+
+
+def text_table(summary: Summary, width: int = 100) -> str:
+    """Errors of every learner at every m, for a terminal.
+
+    Parameters
+    ----------
+    summary : Summary
+        The finished runs.
+    width : int, default 100
+        Columns of the terminal; the smallest m are left out where they do not fit.
+
+    Returns
+    -------
+    str
+    """
+    curves = summary.curves()
+    if not curves:
+        return "no finished run yet"
+    first = max(len(curve.learner.label) for curve in curves.values())
+    cells = {
+        (name, point.m): _cell(point.estimate, summary.metric.percent)
+        for name, curve in curves.items()
+        for point in curve.points
+    }
+    wide = max(len(text) for text in cells.values())
+    wide = max(wide, *(len(f"{m:,}") for m in summary.sizes))
+    room = max(1, (width - first - 2) // (wide + 2))
+    sizes = summary.sizes[-room:]
+    unit = ", %" if summary.metric.percent else ""
+    lines = [
+        f"{summary.metric.label}{unit} (mean \N{PLUS-MINUS SIGN} half of the 95 % interval) by m"
+    ]
+    lines.append(" " * first + "".join(f"  {m:>{wide},}" for m in sizes))
+    for name, curve in curves.items():
+        row = "".join(f"  {cells.get((name, m), '-'):>{wide}}" for m in sizes)
+        lines.append(f"{curve.learner.label:<{first}}{row}")
+    return "\n".join(lines)
+
+
+def _cell(found: Estimate, percent: bool) -> str:
+    factor = 100 if percent else 1
+    text = f"{factor * found.value:.1f}" if percent else f"{found.value:.3g}"
+    if found.error is None:
+        return text
+    low, high = found.interval(LEVEL)
+    half = factor * (high - low) / 2
+    return f"{text}\N{PLUS-MINUS SIGN}" + (f"{half:.1f}" if percent else f"{half:.2g}")
+
+
+def write_report(study: Study, path: Path) -> Path:
+    """Write the report, and beside it the same numbers as ``.csv`` and ``.json``.
+
+    Parameters
+    ----------
+    study : Study
+        With at least one finished run.
+    path : Path
+        The HTML file.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+    """
+    summary = study.summary()
+    advice = summary.advice(study.margin)
+    write_atomically(path, page(study, summary, advice))
+    write_atomically(path.with_suffix(".csv"), curves_csv(summary))
+    content = summary.to_dict(advice)
+    content["complete"] = not _left(study)
+    content["runs"] = [
+        {
+            "key": result.run.key(),
+            "learner": result.run.learner,
+            "m": result.run.m,
+            "seed": result.run.seed,
+            "score": result.score,
+            "validation": result.validation,
+            **result.facts,
+        }
+        for result in study.store.results(study.runs)
+    ]
+    write_atomically(path.with_suffix(".json"), json.dumps(content, indent=1, allow_nan=False))
+    return path
+
+
+def curves_csv(summary: Summary) -> str:
+    """One line per learner and m: error, standard error, interval, seeds, cost."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["learner", "m", "error", "se", "low", "high", "seeds", "seconds", "parameters", "flops"]
+    )
+    for name, curve in summary.curves().items():
+        for p in curve.points:
+            e = p.estimate
+            writer.writerow(
+                [
+                    *(name, p.m, e.value, _blank(e.error), _blank(e.low), _blank(e.high), e.seeds),
+                    *(f"{p.seconds:.4g}", _blank(p.parameters), _blank(p.flops)),
+                ]
+            )
+    return out.getvalue()
+
+
+def _blank(value: Any) -> Any:
+    return "" if value is None else value
+
+
+# --------------------------------------------------------------------------------------------------
+# The page
+
+
+def page(study: Study, summary: Summary, advice: Advice) -> str:
+    """The whole HTML file."""
+    title = f"{summary.data.name}: would more data or a larger network help?"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
+        f"{body(study, summary, advice)}</body>\n</html>\n"
+    )
+
+
+def fragment(study: Study) -> str:
+    """The report for a notebook's cell."""
+    summary = study.summary()
+    if not summary.results:
+        return "<p>This study has no finished run yet.</p>"
+    inside = body(study, summary, summary.advice(study.margin))
+    return f'<style>{_style(".dlcore-report")}</style><div class="dlcore-report">{inside}</div>'
+
+
+def body(study: Study, summary: Summary, advice: Advice) -> str:
+    """Everything inside the page."""
+    shapes = "".join(_figure(drawing) for drawing in figures.drawings(summary, advice))
+    return (
+        f"<header><p class='kicker'>dlcore study of {escape(summary.data.name)}</p>\n"
+        "<h1>Would more data, or a larger network, help?</h1>\n"
+        f"<p class='answer'>{escape(advice.sentence)}</p></header>\n<main>\n"
+        f"{_unfinished(study)}{_cards(summary, advice)}"
+        f"<section class='figures' aria-label='Figures'>{shapes}</section>\n"
+        f"{_error_table(summary, advice)}{_learner_table(summary)}{_notes(study, summary)}"
+        f"{_method(study, summary, advice)}</main>\n"
+    )
+
+
+def _left(study: Study) -> int:
+    return len(study.runs) - len(study.store.finished(study.runs))
+
+
+def _unfinished(study: Study) -> str:
+    left = _left(study)
+    if not left:
+        return ""
+    return (
+        f"<p class='notice' role='note'>Not complete: {left:,} of {len(study.runs):,} runs are still to "
+        "be made. Started again with the same settings, the study goes on where it stopped.</p>\n"
+    )
+
+
+def _cards(summary: Summary, advice: Advice) -> str:
+    best = summary.learners[advice.best].label
+    found = advice.estimate
+    interval = "one seed, no interval"
+    if found.low is not None and found.high is not None:
+        low, high = (100 * v if summary.metric.percent else v for v in (found.low, found.high))
+        unit = " %" if summary.metric.percent else ""
+        interval = f"95 % interval {low:.2g} to {high:.2g}{unit}"
+    cards = [
+        (
+            "Best now",
+            best,
+            f"{summary.amount(found.value)} {summary.metric.label} at m = {advice.m:,}; {interval}",
+        )
+    ]
+    step = advice.steps.get(advice.best)
+    if step is not None:
+        word = {
+            "helped": "It still helped",
+            "flat": "It no longer mattered",
+            "hurt": "It hurt",
+            "undecided": "Undecided",
+        }[step.verdict]
+        sign = "\N{MINUS SIGN}" if step.gain.value >= 0 else "+"
+        cards.append(
+            (
+                f"More data: {step.m_from:,} to {step.m_to:,}",
+                word,
+                f"error of {best} {sign}{summary.change(step.gain.value)}; fall: "
+                f"{summary.span(step.gain)}",
+            )
+        )
+    if advice.network and advice.network_gain is not None:
+        word = {
+            "worth it": "Worth it",
+            "better": "Better, about as much as matters",
+            "not worth it": "Not worth it",
+            "undecided": "Undecided",
+        }[advice.network]
+        network = summary.learners[advice.best_network or ""].label
+        other = summary.learners[advice.best_other or ""].label
+        cards.append(
+            (
+                "A network?",
+                word,
+                f"{network} gains {_plus(summary, advice.network_gain.value)} on {other}; "
+                f"{summary.span(advice.network_gain)}",
+            )
+        )
+    cards.append(
+        (
+            "Simplest that suffices",
+            summary.learners[advice.simplest].label,
+            f"shown to be within {summary.change(advice.margin)} of the best (5 % risk); simplest first: "
+            "linear models, trees, SVM, then networks by size",
+        )
+    )
+    inside = "".join(
+        f"<div class='card'><p class='what'>{escape(what)}</p><p class='word'>{escape(word)}</p>"
+        f"<p class='detail'>{escape(detail)}</p></div>"
+        for what, word, detail in cards
+    )
+    return f"<section class='cards' aria-label='The answer in short'>{inside}</section>\n"
+
+
+def _plus(summary: Summary, value: float) -> str:
+    return ("" if value >= 0 else "\N{MINUS SIGN}") + summary.change(value)
+
+
+def _figure(drawing: figures.Drawing) -> str:
+    return (
+        f"<figure><h2>{escape(drawing.title)}</h2>{drawing.svg}"
+        f"<figcaption>{escape(drawing.sentence)}</figcaption></figure>\n"
+    )
+
+
+def _error_table(summary: Summary, advice: Advice) -> str:
+    curves = summary.curves()
+    unit = " (%)" if summary.metric.percent else ""
+    head = ["learner", *(f"{m:,}" for m in summary.sizes)]
+    rows = []
+    for name, curve in curves.items():
+        by_m = {p.m: p.estimate for p in curve.points}
+        cells = [
+            _cell(by_m[m], summary.metric.percent) if m in by_m else "\N{EM DASH}"
+            for m in summary.sizes
+        ]
+        rows.append(([curve.learner.label, *cells], "best" if name == advice.best else ""))
+    text = (
+        f"{summary.metric.label.capitalize()}{unit} at every number of labelled examples: mean over seeds "
+        "\N{PLUS-MINUS SIGN} half of its 95 % interval."
+    )
+    return _table("Every learner", text, head, rows)
+
+
+def _learner_table(summary: Summary) -> str:
+    top = summary.top()
+    rows = []
+    for name, curve in summary.curves().items():
+        point = next((p for p in curve.points if p.m == top.get(name)), None)
+        if point is None:
+            continue
+        results = list(summary.results[name, point.m].values())
+        values = Counter(result.facts["value"] for result in results)
+        chosen = ", ".join(
+            f"{v:g}" + (f" ({c}x)" if c > 1 else "") for v, c in values.most_common()
+        )
+        epochs = [r.facts["epochs"] for r in results if r.facts["epochs"] is not None]
+        rows.append(
+            (
+                [
+                    curve.learner.label,
+                    f"{point.m:,}",
+                    f"{curve.learner.setting}: {chosen}",
+                    f"{min(epochs)}-{max(epochs)}" if epochs else "\N{EM DASH}",
+                    "\N{EM DASH}" if point.parameters is None else f"{point.parameters:,}",
+                    "\N{EM DASH}" if point.flops is None else _engineering(point.flops),
+                    f"{point.train_seconds:.2g}",
+                    f"{point.seconds:.2g}",
+                ],
+                "",
+            )
+        )
+    head = [
+        *("learner", "m", "chosen setting (by seeds)", "epochs", "parameters", "FLOPs"),
+        *("training, s", "run with tries, s"),
+    ]
+    text = "Each learner at its largest m; seconds are medians on one core, FLOPs those of one training."
+    return _table("Settings and cost", text, head, rows)
+
+
+def _engineering(value: float) -> str:
+    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:g}"
+
+
+def _table(
+    title: str, text: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], str]]
+) -> str:
+    out = [
+        f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p><div class='scroll'><table><thead><tr>"
+    ]
+    out += [f"<th scope='col'>{escape(cell)}</th>" for cell in head]
+    out.append("</tr></thead><tbody>")
+    for cells, kind in rows:
+        mark = f" class='{kind}'" if kind else ""
+        out.append(f"<tr{mark}><th scope='row'>{escape(cells[0])}</th>")
+        out += [f"<td>{escape(cell)}</td>" for cell in cells[1:]]
+        out.append("</tr>")
+    out.append("</tbody></table></div></section>\n")
+    return "".join(out)
+
+
+def _notes(study: Study, summary: Summary) -> str:
+    lines = [*summary.data.notes]
+    for name, learner in summary.learners.items():
+        cells = {m: cell for (k, m), cell in summary.results.items() if k == name}
+        runs = sum(len(cell) for cell in cells.values())
+        if learner.limit is not None and any(m > learner.limit for m in study.m):
+            lines.append(
+                f"{learner.label} is run up to m = {learner.limit:,} only, because its cost grows faster "
+                "than m."
+            )
+        for code, words in NOTES.items():
+            where = {
+                m: sum(code in result.facts["notes"] for result in cell.values())
+                for m, cell in cells.items()
+            }
+            count = sum(where.values())
+            # A choice at the grid's edge now and then is chance; most of the time it is the grid.
+            if not count or (code == "at_grid_edge" and count <= runs / 2):
+                continue
+            at = ", ".join(f"{m:,}" for m, c in where.items() if c)
+            lines.append(
+                f"{learner.label}, {count} of {runs} runs (m = {at}): "
+                f"{words.format(setting=learner.setting)}."
+            )
+    if study.outcome is not None:
+        lines += [f"Failed: {text}." for text in study.outcome.failed]
+    if len(study.seeds) == 1:
+        lines.append("With a single seed no interval can be given; use --seeds 5.")
+    inside = "".join(f"<li>{escape(line)}</li>" for line in lines) or "<li>None.</li>"
+    return f"<section><h2>Warnings</h2><ul>{inside}</ul></section>\n"
+
+
+def _method(study: Study, summary: Summary, advice: Advice) -> str:
+    data, split = summary.data, summary.split
+    where = machine()
+    several = any(len(cell) > 1 for cell in summary.results.values())
+    largest = max(study.m)
+    prepared = (
+        "Pixels are multiplied by a constant."
+        if data.scale is not None
+        else "Every number column is brought to mean 0 and deviation 1, text columns become 0/1 columns; "
+        "means, deviations and categories are learned from the training rows of each training alone."
+    )
+    if not data.classes:
+        prepared += " The target is brought to mean 0 and deviation 1 for training."
+    rates = ", ".join(f"{rate:g}" for rate in sorted(LEARNING_RATES))
+    lines = [
+        f"Data: {data.name}, {len(data.y):,} examples of shape "
+        f"{' x '.join(map(str, data.x.shape[1:]))}, "
+        + (f"{len(data.classes)} classes." if data.classes else "predicting a quantity."),
+        f"Held out: {split.how}; the same for every learner, used once per run, after all choices.",
+        f"m counts every label a learner sees, those it tunes and stops on included. {len(study.seeds)} "
+        "seeds; each draws its own subsets, the smaller inside the larger"
+        + (", every class in proportion." if data.classes else "."),
+        "Tuning: every learner tries four values of its one setting (networks the learning rates "
+        f"{rates}, the same for every size and activation; the others their penalty or rate), judged on a "
+        "fifth of the m labels, or on up to five folds where a fifth is fewer than 50 labels; then it "
+        "is trained once with the best value on all m.",
+        f"Networks: dense layers, Adam, batches of {BATCH_SIZE}, tries of at most {STEPS:,} steps or "
+        f"{EPOCHS} epochs, whichever is longer, at a constant learning rate; they stop after {PATIENCE_STEPS} steps (at least "
+        f"{PATIENCE_EPOCHS} epochs) without a lower validation loss. The last training, which has no "
+        "labels left to stop by, takes twice the epochs of the best try while its learning rate falls to "
+        "zero along a half cosine.",
+        prepared,
+        f"Intervals ({100 * LEVEL:.0f} %) add the chance of the seeds and of the held-out examples; "
+        "learners are compared on the same seeds and examples; several comparisons with the best by Holm's "
+        f"procedure. Differences below {summary.change(advice.margin)} count as none that matters."
+        + (
+            f" At m = {largest:,} all seeds have the same examples, so that interval does not hold the "
+            "chance of having drawn these."
+            if largest == len(split.pool) and several
+            else ""
+        ),
+        f"Machine: {where['system']} {where['processor']}, Python {where['python']}, NumPy "
+        f"{where['numpy']}, dlcore {where['dlcore']} ({where['kernels']}); one core per run; same seed, same "
+        "bits. FLOPs count products, three times the forward pass.",
+    ]
+    inside = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<section><h2>How it was done</h2><ul>{inside}</ul></section>\n"
+
+
+def _style(root: str = "") -> str:
+    """The page's style sheet; below ``root`` only where the report is a part of another page."""
+    light = "".join(f"--series-{k}:{color};" for k, color in enumerate(figures.LIGHT))
+    dark = "".join(f"--series-{k}:{color};" for k, color in enumerate(figures.DARK))
+    top = root or ":root"
+    inner = f"{root} " if root else ""
+    page_rules = (
+        ""
+        if root
+        else "body{margin:0 auto;max-width:68rem;padding:1.5rem 1rem 3rem;background:var(--paper);}"
+    )
+    return f"""{top}{{{light}--ink:#1a1c1f;--quiet:#555c66;--faint:#c9ced6;--paper:#fefefe;
+--card:#f3f5f8;--accent:#0063a6;--font:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
+color:var(--ink);background:var(--paper);font:1rem/1.5 var(--font);}}
+@media (prefers-color-scheme:dark){{{top}{{{dark}--ink:#e8eaed;--quiet:#a6adb8;--faint:#434a54;
+--paper:#14171b;--card:#1e2329;--accent:#62b5f2;}}}}
+{page_rules}
+{inner}.kicker{{margin:0;color:var(--quiet);font-size:.9rem;}}
+{inner}h1{{margin:.1rem 0 .6rem;font-size:1.6rem;line-height:1.25;}}
+{inner}h2{{margin:0 0 .4rem;font-size:1.1rem;line-height:1.3;}}
+{inner}.answer{{margin:0 0 1.2rem;padding-left:.9rem;border-left:.25rem solid var(--accent);
+font-size:1.15rem;max-width:56rem;overflow-wrap:anywhere;}}
+{inner}.notice{{padding:.6rem .9rem;border:1px solid var(--series-1);border-radius:.4rem;}}
+{inner}.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;
+margin:0 0 1.6rem;}}
+{inner}.card{{background:var(--card);border-radius:.5rem;padding:.8rem .9rem;break-inside:avoid;}}
+{inner}.card p{{margin:0;overflow-wrap:anywhere;}}
+{inner}.what,{inner}.detail{{color:var(--quiet);font-size:.88rem;}}
+{inner}.word{{font-size:1.15rem;font-weight:600;}}
+{inner}.figures{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));
+gap:1.6rem;align-items:start;}}
+{inner}figure{{margin:0;break-inside:avoid;}}
+{inner}figure svg{{display:block;width:100%;height:auto;}}
+{inner}figcaption{{color:var(--quiet);font-size:.92rem;margin-top:.4rem;}}
+{inner}section{{margin-top:1.8rem;}}
+{inner}.scroll{{overflow-x:auto;}}
+{inner}table{{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;}}
+{inner}th,{inner}td{{padding:.3rem .6rem;text-align:right;white-space:nowrap;
+border-bottom:1px solid var(--faint);}}
+{inner}th:first-child{{text-align:left;}}
+{inner}tbody th{{font-weight:500;position:sticky;left:0;background:var(--paper);}}
+{inner}tr.best th,{inner}tr.best td{{font-weight:700;}}
+{inner}li{{margin-bottom:.35rem;overflow-wrap:anywhere;}}
+{inner}ul{{padding-left:1.2rem;}}
+@media print{{{top}{{{light}--ink:#000;--quiet:#333;--faint:#bbb;--paper:#fff;--card:#fff;
+--accent:#0063a6;}}{inner}.card{{border:1px solid #bbb;}}{inner}table{{font-size:.7rem;}}
+{inner}th,{inner}td{{padding:.15rem .3rem;white-space:normal;}}{inner}.scroll{{overflow:visible;}}}}
+"""

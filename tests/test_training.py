@@ -1,0 +1,553 @@
+"""Networks, their gradients and their training against the reference, and what must not matter."""
+
+from __future__ import annotations
+
+import dlcore
+import gradcheck
+import numpy as np
+import pytest
+import reference
+from cases import DTYPES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tolerances import Bounds, assert_within
+
+ACTIVATIONS = {
+    "relu": dlcore.ReLU(),
+    "leaky_relu": dlcore.LeakyReLU(0.1),
+    "sigmoid": dlcore.Sigmoid(),
+    "tanh": dlcore.Tanh(),
+    "gelu": dlcore.GELU(),
+    "gelu_tanh": dlcore.GELU("tanh"),
+    "silu": dlcore.SiLU(),
+    "softplus": dlcore.Softplus(),
+}
+LOSSES = {
+    "cross_entropy": dlcore.losses.CrossEntropy(),
+    "binary_cross_entropy": dlcore.losses.BinaryCrossEntropy(),
+    "mse": dlcore.losses.MeanSquaredError(),
+    "huber": dlcore.losses.Huber(0.7),
+}
+OPTIMIZERS = {
+    "sgd": dlcore.SGD(0.1),
+    "sgd_decay": dlcore.SGD(0.1, weight_decay=0.01),
+    "momentum": dlcore.SGD(0.05, momentum=0.9, weight_decay=0.01),
+    "nesterov": dlcore.SGD(0.05, momentum=0.9, nesterov=True),
+    "adam": dlcore.Adam(0.01),
+    "adam_decay": dlcore.Adam(0.01, betas=(0.8, 0.99), epsilon=1e-6, weight_decay=0.01),
+    "adamw": dlcore.AdamW(0.01, weight_decay=0.1),
+}
+
+
+def twin(network, ops=None):
+    """The same network in the reference, on `ops`."""
+    nodes = network._graph.nodes
+    return reference.Network(nodes, network.input_shape, **({} if ops is None else {"ops": ops}))
+
+
+def randomise(network, seed, scale=0.5):
+    """Biases start at zero, where a wrong one would not be seen."""
+    rng = np.random.default_rng(seed)
+    shapes = {name: value.shape for name, value in network.parameters.items()}
+    network.set_parameters(
+        {n: scale * rng.standard_normal(s) for n, s in shapes.items() if n.endswith("bias")}
+    )
+
+
+def targets(rng, loss, count, shape):
+    """Labels or values for a loss."""
+    if loss == "cross_entropy":
+        return rng.integers(0, shape[-1], count)
+    return rng.random((count, *shape))
+
+
+def build(layers, input_shape, dtype="float64", seed=0):
+    """A network with biases that are not zero."""
+    network = dlcore.Network(layers, input_shape, seed=seed, dtype=dtype)
+    randomise(network, seed)
+    return network
+
+
+@st.composite
+def architectures(draw, kind):
+    """Layers and input shape: one or two axes, residual blocks, dropout, bare activations."""
+    activation, widths = ACTIVATIONS[kind], st.sampled_from([1, 2, 7, 15, 16, 17, 31, 32, 33, 65])
+    shape, layers = (draw(widths),), []
+    if draw(st.integers(0, 3)) == 0:
+        shape = (draw(st.integers(1, 4)), *shape)
+        if draw(st.booleans()):
+            layers += [dlcore.Dense(draw(widths)), activation]
+            if draw(st.booleans()):
+                layers += [dlcore.Residual([dlcore.Dense(layers[0].units), activation])]
+        layers.append(dlcore.Flatten())
+    width = None
+    for block in draw(
+        st.lists(st.sampled_from(["dense", "linear", "residual", "dropout", "bare"]), max_size=4)
+    ):
+        if block in ("dense", "linear") or (block == "residual" and width is None):
+            width = draw(widths)
+            layers.append(dlcore.Dense(width, bias=draw(st.booleans())))
+            if block != "linear":
+                layers.append(activation)
+        elif block == "residual":
+            inner = [dlcore.Dense(width), activation]
+            if draw(st.booleans()):
+                inner = [activation, dlcore.Dropout(0.25), dlcore.Dense(width, bias=False)]
+            layers.append(dlcore.Residual(inner))
+        else:
+            layers.append(activation if block == "bare" else dlcore.Dropout(0.5))
+    return [*layers, dlcore.Dense(draw(st.sampled_from([1, 2, 5, 10, 33])))], shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_random_networks(kind, loss, dtype):
+    """Outputs, loss and gradients of any graph, within the bound that is derived for it."""
+
+    @settings(max_examples=20)
+    @given(
+        architectures(kind),
+        st.sampled_from([1, 2, 3, 7, 8, 16, 17, 33, 65]),
+        st.integers(0, 2**32 - 1),
+        st.booleans(),
+        st.booleans(),
+    )
+    def everywhere(architecture, count, seed, weighted, drop):
+        layers, shape = architecture
+        rng, network = np.random.default_rng(seed), build(layers, shape, dtype, seed)
+        network._core.step = seed
+        x = rng.standard_normal((count, *shape)).astype(dtype)
+        y = targets(rng, loss, count, network.output_shape)
+        weight = rng.integers(0, 4, count).astype(np.float64) if weighted else None
+        if weighted:
+            weight[-1] = 1  # weights of zeros only are refused
+        given_y = y if loss == "cross_entropy" else y.astype(dtype)
+        value, gradients = network.loss_and_gradients(
+            x, given_y, LOSSES[loss], sample_weight=weight, dropout_seed=seed if drop else None
+        )
+        bounds = Bounds(dtype)
+        model = twin(network, bounds)
+        exact = {name: bounds.exact(p) for name, p in network.parameters.items()}
+        y = y if loss == "cross_entropy" else given_y.astype(np.float64)
+        dropout = (seed, seed) if drop else None
+        arguments = LOSSES[loss]._native(), weight, dropout
+        expected = model.loss_and_gradients(exact, bounds.exact(x), y, *arguments)
+        assert_within(value, expected[0].value, expected[0].error, name="loss")
+        assert list(gradients) == list(expected[1])
+        for name, gradient in gradients.items():
+            bounded = expected[1][name]
+            assert_within(gradient, bounded.value, bounded.error, name=name, dtype=dtype)
+        output = model.forward(exact, bounds.exact(x))[-1]
+        assert_within(network(x), output.value, output.error, name="output", dtype=dtype)
+
+    everywhere()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_gradient_check_of_native_networks(kind, loss):
+    """The compiled core alone, in float64: its gradient against differences of its loss."""
+    activation = ACTIVATIONS[kind]
+    network = build(
+        [
+            dlcore.Dense(9),
+            activation,
+            dlcore.Residual([dlcore.Dense(9), activation, dlcore.Dropout(0.25)]),
+            dlcore.Flatten(),
+            dlcore.Dense(4),
+        ],
+        (2, 5),
+        seed=3,
+    )
+    rng = np.random.default_rng(4)
+    x, y, weight = rng.standard_normal((6, 2, 5)), targets(rng, loss, 6, (4,)), rng.random(6)
+    point = dict(network.parameters)
+    model = twin(network)
+
+    def run(parameters):
+        network.set_parameters(parameters)
+        return network.loss_and_gradients(x, y, LOSSES[loss], sample_weight=weight, dropout_seed=1)
+
+    def kinks(parameters):
+        sides = model.kink_sides(parameters, x, (1, 0))
+        if loss != "huber":
+            return sides
+        residual = np.abs(model.forward(parameters, x, (1, 0))[-1] - y)
+        return np.concatenate([sides, residual.ravel() > 0.7])
+
+    gradient = run(point)[1]
+    gradcheck.check(lambda p: run(p)[0], gradient, point, rng, kinks, directions=2)
+    wrong = {name: 1.001 * g for name, g in gradient.items()}
+    with pytest.raises(AssertionError, match="gradient is wrong"):
+        gradcheck.check(lambda p: run(p)[0], wrong, point, rng, kinks)
+
+
+# Training against the reference -------------------------------------------------------------------
+
+
+def small_network(dtype, dropout=0.25, kind="tanh"):
+    """Everything that training meets, small enough for its bounds to stay small."""
+    layers = [
+        dlcore.Dense(12),
+        ACTIVATIONS[kind],
+        dlcore.Dropout(dropout),
+        dlcore.Residual([dlcore.Dense(12), ACTIVATIONS[kind]]),
+        dlcore.Dense(3),
+    ]
+    return build(layers, (7,), dtype, seed=5)
+
+
+def small_data(dtype, count=22, loss="cross_entropy"):
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((count, 7)).astype(dtype)
+    y = targets(rng, loss, count, (3,))
+    return x, y if loss == "cross_entropy" else y.astype(dtype)
+
+
+def follow(network, x, y, *, loss="cross_entropy", optimizer, bounds, **settings):
+    """Steps of the reference trainer from the network's parameters, with bounds."""
+    model = twin(network, bounds)
+    parameters = {name: bounds.exact(p) for name, p in network.parameters.items()}
+    y = y if loss == "cross_entropy" else y.astype(np.float64)
+    return reference.train(
+        model,
+        parameters,
+        bounds.exact(x),
+        y,
+        loss=LOSSES[loss]._native(),
+        optimizer=optimizer._native(),
+        schedule=optimizer.schedule._native(),
+        first_step=network._core.step,
+        **settings,
+    )
+
+
+def assert_parameters(network, expected, dtype, largest):
+    """Within the bounds, and nine in ten bounds are no larger than `largest`.
+
+    Where a gradient is near zero, Adam divides its error by a root that is as small.
+    """
+    for name, value in network.parameters.items():
+        bounded = expected[name]
+        assert_within(value, bounded.value, bounded.error, name=name, dtype=dtype)
+        typical = float(np.quantile(bounded.error, 0.9, method="higher"))
+        assert typical <= largest, f"the bound of {name} says too little: {typical}"
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_step(name, dtype, clip, kernels):
+    """One step of every optimizer, with and without clipping, on every implementation."""
+    network, (x, y) = small_network(dtype), small_data(dtype)
+    optimizer = OPTIMIZERS[name]
+    arguments = {"epochs": 1, "batch_size": len(x), "seed": 2}
+    (step,) = follow(
+        network, x, y, optimizer=optimizer, bounds=Bounds(dtype), clip_norm=clip or 0.0, **arguments
+    )
+    history = network.fit(x, y, optimizer=optimizer, clip_norm=clip, **arguments)
+    assert_within(history.loss[0], step.loss.value, step.loss.error)
+    assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_ten_steps_one_by_one(name):
+    """Epochs of one step: loss and parameters after each of them, in float64."""
+    network, (x, y) = small_network("float64"), small_data("float64")
+    optimizer, seen = OPTIMIZERS[name], []
+
+    def look(record):
+        seen.append((record["loss"], record["learning_rate"], dict(network.parameters)))
+
+    arguments = {"epochs": 10, "batch_size": 100, "seed": 2}
+    steps = list(follow(network, x, y, optimizer=optimizer, bounds=Bounds("float64"), **arguments))
+    network.fit(x, y, optimizer=optimizer, on_epoch=look, **arguments)
+    assert len(seen) == len(steps) == 10
+    for (loss, rate, parameters), step in zip(seen, steps, strict=True):
+        assert rate == step.learning_rate
+        assert_within(loss, step.loss.value, step.loss.error)
+        for name_, value in parameters.items():
+            bounded = step.parameters[name_]
+            assert_within(value, bounded.value, bounded.error, name=f"{name_} at {step.step}")
+    # A wrong formula moves some parameter by a good part of the learning rate.
+    assert max(p.error.max() for p in steps[-1].parameters.values()) < 1e-4
+
+
+SCHEDULES = {
+    "constant": dlcore.schedules.Constant(0.1),
+    "step": dlcore.schedules.Step(0.1, epochs=1, factor=0.5),
+    "cosine": dlcore.schedules.Cosine(0.1, final=0.01),
+    "warmup": dlcore.schedules.Warmup(1.5, dlcore.schedules.Cosine(0.1, epochs=1.5)),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_whole_epochs(loss, schedule, weighted):
+    """Two shuffled epochs with dropout, a short last batch, weights (one batch all zero)."""
+    network, (x, y) = small_network("float64"), small_data("float64", loss=loss)
+    weight = None
+    if weighted:
+        weight = np.random.default_rng(1).random(len(x))
+        network._core.step = 17
+        weight[reference.random_permutation(2, 17, len(x))[8:16]] = 0
+    optimizer = dlcore.SGD(SCHEDULES[schedule], momentum=0.5, weight_decay=0.01)
+    arguments = {"epochs": 2, "batch_size": 8, "seed": 2, "sample_weight": weight}
+    steps = list(
+        follow(network, x, y, loss=loss, optimizer=optimizer, bounds=Bounds("float64"), **arguments)
+    )
+    assert [len(s.rows) for s in steps] == [8, 8, 6] * 2
+    history = network.fit(x, y, LOSSES[loss], optimizer, **arguments)
+    np.testing.assert_allclose(
+        history.learning_rate, [steps[2].learning_rate, steps[5].learning_rate], rtol=1e-15
+    )
+    for epoch in range(2):
+        part = steps[3 * epoch : 3 * epoch + 3]
+        share = np.array([len(s.rows) if weight is None else weight[s.rows].sum() for s in part])
+        share = share / share.sum()
+        mean = sum(w * s.loss.value for w, s in zip(share, part, strict=True))
+        error = sum(w * s.loss.error for w, s in zip(share, part, strict=True))
+        assert_within(history.loss[epoch], mean, error + 1e-14)
+    assert_parameters(network, steps[-1].parameters, "float64", 1e-7)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        dlcore.SGD(0.05, momentum=0.9, weight_decay=0.01),
+        # With a tiny epsilon a gradient near zero has a step of any sign.
+        dlcore.Adam(0.01, epsilon=0.1),
+        dlcore.AdamW(0.01, epsilon=0.1, weight_decay=0.1),
+    ],
+)
+def test_whole_epoch_in_float32(optimizer, kernels):
+    network, (x, y) = small_network("float32"), small_data("float32", count=14)
+    arguments = {"epochs": 1, "batch_size": 5, "seed": 2}
+    steps = list(follow(network, x, y, optimizer=optimizer, bounds=Bounds("float32"), **arguments))
+    assert len(steps) == 3
+    network.fit(x, y, optimizer=optimizer, **arguments)
+    assert_parameters(network, steps[-1].parameters, "float32", 1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_evaluate(dtype):
+    """Loss within its bound, and the accuracy exactly where no logit is near another."""
+    network, (x, y) = small_network(dtype), small_data(dtype, count=300)
+    bounds = Bounds(dtype)
+    model = twin(network, bounds)
+    weight = np.random.default_rng(0).random(300)
+    exact = {name: bounds.exact(p) for name, p in network.parameters.items()}
+    logits = model.forward(exact, bounds.exact(x))[-1]
+    best, second = np.sort(logits.value, axis=1)[:, :-3:-1].T
+    assert np.all(best - second > 2 * logits.error.max())
+    expected = bounds.loss_forward("cross_entropy", logits, y, weight)
+    result = network.evaluate(x, y, loss="cross_entropy", sample_weight=weight)
+    assert_within(result["loss"], expected.value, expected.error)
+    right = weight @ (logits.value.argmax(axis=1) == y) / weight.sum()
+    assert abs(result["accuracy"] - right) < 1e-12
+
+
+def test_equal_logits_go_to_the_first_class():
+    network = dlcore.Network([dlcore.Dense(3, initializer="zeros")], (2,))
+    x = np.ones((4, 2), np.float32)
+    assert network.evaluate(x, np.array([0, 1, 2, 0]), loss="cross_entropy")["accuracy"] == 0.5
+
+
+# What must not matter, and what must ---------------------------------------------------------------
+
+
+def gradients_and_bounds(network, x, y, loss, weight=None):
+    """The native result, and the bound of it from the reference."""
+    bounds = Bounds(network.dtype)
+    exact = {name: bounds.exact(p) for name, p in network.parameters.items()}
+    settings = LOSSES[loss]._native(), weight
+    expected = twin(network, bounds).loss_and_gradients(exact, bounds.exact(x), y, *settings)
+    value, gradients = network.loss_and_gradients(x, y, LOSSES[loss], sample_weight=weight)
+    return (value, gradients), (float(expected[0].error), expected[1])
+
+
+def assert_same(a, b, bound, name="result"):
+    """Two native results that differ in rounding only: each lies within `bound` of the truth."""
+    assert abs(a[0] - b[0]) <= 2 * bound[0], f"{name}: loss {a[0]} and {b[0]}"
+    assert list(a[1]) == list(b[1])
+    for key, gradient in a[1].items():
+        assert_within(gradient, b[1][key], 2 * bound[1][key].error, name=f"{name}: {key}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows(loss, dtype):
+    """Order, rows of weight zero, the scale of weights, repeated rows, and parts of a batch."""
+    network, rng = small_network(dtype), np.random.default_rng(3)
+    x, y = small_data(dtype, count=30, loss=loss)
+    y = y if loss == "cross_entropy" else y.astype(np.float64)
+    weight = rng.integers(0, 3, 30).astype(np.float64)
+    result, bound = gradients_and_bounds(network, x, y, loss, weight)
+
+    def run(x, y, weight):
+        return network.loss_and_gradients(x, y, LOSSES[loss], sample_weight=weight)
+
+    order = rng.permutation(30)
+    assert_same(run(x[order], y[order], weight[order]), result, bound, "order")
+    some = weight > 0
+    assert_same(run(x[some], y[some], weight[some]), result, bound, "absent")
+    repeated = np.repeat(np.arange(30), weight.astype(int))
+    assert_same(run(x[repeated], y[repeated], None), result, bound, "repeated")
+    assert_same(run(x, y, 3 * weight), result, bound, "weights times 3")
+    doubled = run(x, y, 2 * weight)
+    assert doubled[0] == result[0]
+    assert all(g.tobytes() == result[1][name].tobytes() for name, g in doubled[1].items())
+    parts = [slice(0, 13), slice(13, 30)]
+    shares = [weight[part].sum() / weight.sum() for part in parts]
+    results = [run(x[part], y[part], weight[part]) for part in parts]
+    mean = (
+        sum(share * r[0] for share, r in zip(shares, results, strict=True)),
+        {n: sum(s * r[1][n] for s, r in zip(shares, results, strict=True)) for n in result[1]},
+    )
+    assert_same(mean, result, bound, "parts")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_rows_than_one_piece(dtype):
+    """Gradients of any number of rows are summed in pieces; masks go on across them."""
+    network = small_network(dtype)
+    x, y = small_data(dtype, count=700)
+    bounds = Bounds(dtype)
+    exact = {name: bounds.exact(p) for name, p in network.parameters.items()}
+    arguments = {"kind": "cross_entropy"}, None, (9, 0)
+    expected = twin(network, bounds).loss_and_gradients(exact, bounds.exact(x), y, *arguments)
+    value, gradients = network.loss_and_gradients(x, y, dropout_seed=9)
+    assert_within(value, expected[0].value, expected[0].error)
+    for name, gradient in gradients.items():
+        assert_within(gradient, expected[1][name].value, expected[1][name].error, name=name)
+
+
+def bits(network):
+    """All parameters as bytes, by place, whatever their names."""
+    return [p.tobytes() for p in network.parameters.values()]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layers_that_do_nothing(dtype):
+    """Dropout of nothing, identities and flattening change no bit of a training run."""
+    dense = [dlcore.Dense(9), dlcore.Tanh(), dlcore.Dense(3)]
+    nothing = [dlcore.Dropout(0.0), dlcore.Identity(), dlcore.Flatten()]
+    x, y = small_data(dtype)
+    trained = []
+    for layers in (dense, [*nothing, dense[0], *nothing, dense[1], *nothing, dense[2], *nothing]):
+        network = dlcore.Network(layers, (7,), seed=1, dtype=dtype)
+        start = dlcore.Network(dense, (7,), seed=1, dtype=dtype).parameters.values()
+        network.set_parameters(dict(zip(network.parameters, start, strict=True)))
+        network.fit(x, y, optimizer=dlcore.Adam(0.01), epochs=3, batch_size=8)
+        trained.append(bits(network))
+    assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_residual_of_a_zero_branch_is_its_input(dtype):
+    branch = [dlcore.Dense(9), dlcore.ReLU(), dlcore.Dense(9, initializer="zeros")]
+    plain = dlcore.Network([dlcore.Dense(9), dlcore.Dense(3)], (7,), dtype=dtype)
+    network = dlcore.Network(
+        [dlcore.Dense(9), dlcore.Residual(branch), dlcore.Dense(3)], (7,), dtype=dtype
+    )
+    parameters = plain.parameters
+    network.set_parameters(
+        {
+            "0.weight": parameters["0.weight"],
+            "2.weight": parameters["1.weight"],
+        }
+    )
+    x, y = small_data(dtype)
+    assert network(x).tobytes() == plain(x).tobytes()
+    gradients = network.loss_and_gradients(x, y)[1]
+    expected = plain.loss_and_gradients(x, y)[1]
+    # Through the zero weights nothing goes back, past them everything does.
+    for name, other in (("0.weight", "0.weight"), ("0.bias", "0.bias"), ("2.weight", "1.weight")):
+        np.testing.assert_array_equal(gradients[name], expected[other])
+    assert not gradients["1.0.weight"].any()
+    assert gradients["1.2.weight"].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hidden_units_have_no_order(dtype):
+    network = dlcore.Network([dlcore.Dense(17), dlcore.Tanh(), dlcore.Dense(3)], (7,), dtype=dtype)
+    x, y = small_data(dtype)
+    result, bound = gradients_and_bounds(network, x, y, "cross_entropy")
+    order = np.random.default_rng(0).permutation(17)
+    p = network.parameters
+    network.set_parameters(
+        {
+            "0.weight": p["0.weight"][order],
+            "0.bias": p["0.bias"][order],
+            "2.weight": p["2.weight"][:, order],
+        }
+    )
+    value, gradients = network.loss_and_gradients(x, y)
+    back = np.argsort(order)
+    gradients["0.weight"] = gradients["0.weight"][back]
+    gradients["0.bias"] = gradients["0.bias"][back]
+    gradients["2.weight"] = gradients["2.weight"][:, back]
+    assert_same((value, gradients), result, bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_two_fits_are_one(name, dtype):
+    """The optimizer's state, the shuffling and the masks go on across calls."""
+    x, y = small_data(dtype)
+    arguments = {"optimizer": OPTIMIZERS[name], "batch_size": 8, "seed": 6}
+    whole, halves = small_network(dtype), small_network(dtype)
+    whole.fit(x, y, epochs=4, **arguments)
+    halves.fit(x, y, epochs=1, **arguments)
+    halves.fit(x, y, epochs=3, **arguments)
+    assert bits(whole) == bits(halves)
+
+
+def test_an_epoch_is_its_batches():
+    """Without shuffling, a fit on each batch in turn gives the bits of the whole epoch."""
+    x, y = small_data("float32")
+    arguments = {"optimizer": dlcore.Adam(0.01), "epochs": 1, "batch_size": 8, "shuffle": False}
+    whole, parts = small_network("float32"), small_network("float32")
+    whole.fit(x, y, **arguments)
+    for begin in range(0, 22, 8):
+        parts.fit(x[begin : begin + 8], y[begin : begin + 8], **arguments)
+    assert bits(whole) == bits(parts)
+
+
+def test_a_batch_larger_than_the_data_is_one_batch():
+    x, y = small_data("float32")
+    networks = [small_network("float32") for _ in range(2)]
+    for network, size in zip(networks, (len(x), 10_000), strict=True):
+        network.fit(x, y, epochs=3, batch_size=size)
+    assert bits(networks[0]) == bits(networks[1])
+
+
+def test_seeds_matter_and_nothing_else_does():
+    x, y = small_data("float32")
+
+    def train(dropout=0.25, **arguments):
+        network = small_network("float32", dropout=dropout)
+        network.fit(x, y, epochs=2, batch_size=8, **arguments)
+        return bits(network)
+
+    assert train(seed=1) == train(seed=1)
+    assert train(seed=1) != train(seed=2)
+    assert train(seed=1) != train(seed=1, shuffle=False)
+    # Without shuffling and dropout nothing is left that a seed could change.
+    assert train(0.0, seed=1, shuffle=False) == train(0.0, seed=2, shuffle=False)
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_training_lowers_the_loss(kind):
+    """A network of every activation learns a smooth function of its input."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (256, 2)).astype(np.float32)
+    y = np.sin(3 * x[:, :1]) * x[:, 1:]
+    network = dlcore.Network(
+        [dlcore.Dense(32), ACTIVATIONS[kind], dlcore.Dense(32), ACTIVATIONS[kind], dlcore.Dense(1)],
+        (2,),
+    )
+    history = network.fit(x, y, optimizer=dlcore.Adam(0.02), epochs=60, batch_size=32)
+    assert history.loss[-1] < 0.1 * float(np.var(y))
