@@ -264,6 +264,18 @@ typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* rec
 }
 
 template <class T>
+ops::LossSums Trainer<T>::validate(Index epoch) {
+  try {
+    return evaluate_dataset(*validation_plan_, state_.parameters.data(), *options_.validation,
+                            options_.loss, target_, options_.threads, "fit: validation_data");
+  } catch (const std::invalid_argument&) {
+    // Bad data is found in the first pass over it and leaves the weights as they were.
+    if (epoch == 0) state_.copy_from(epoch_start_);
+    throw;
+  }
+}
+
+template <class T>
 FitResult Trainer<T>::run() {
   FitResult result;
   last_call_ = now();
@@ -281,9 +293,7 @@ FitResult Trainer<T>::run() {
     }
     double watched = record.loss;
     if (validation_plan_ != nullptr) {
-      const ops::LossSums sums =
-          evaluate_dataset(*validation_plan_, state_.parameters.data(), *options_.validation,
-                           options_.loss, target_, options_.threads, "fit: validation_data");
+      const ops::LossSums sums = validate(epoch);
       record.val_loss = watched = sums.mean_loss();
       if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
     }

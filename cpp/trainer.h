@@ -41,6 +41,8 @@ class Trainer {
   std::string diverged(Index epoch, Index steps_done);
   bool parameters_finite() const;
   void shuffle();
+  /// Loss on the validation data after this epoch.
+  ops::LossSums validate(Index epoch);
   /// Throws with row and column of the first value that is not finite.
   void refuse_data();
 
