@@ -123,7 +123,8 @@ void Trainer<T>::shuffle() {
 
 template <class T>
 void Trainer<T>::refuse_data() {
-  state_.copy_from(epoch_start_);
+  // Before the first step there is no snapshot, and nothing to take back.
+  if (epoch_start_.parameters.size() > 0) state_.copy_from(epoch_start_);
   refuse_not_finite("fit", data_.x, options_.rows, examples_);
 }
 
@@ -163,6 +164,9 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
       weight, plan_.loss_scratch(), plan_.output_gradient(), leading_dimension<T>(target_.features),
       m);
   if (!std::isfinite(batch.loss)) return false;
+  // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
+  // before can still take back its last update.
+  if (step_in_epoch == 0) epoch_start_.copy_from(state_);
   sums->add(batch);
 
   const Index fit_step = epoch * steps_per_epoch_ + step_in_epoch;
@@ -203,6 +207,7 @@ bool Trainer<T>::parameters_finite() const {
 template <class T>
 void Trainer<T>::replay(Index epoch, Index steps) {
   state_.copy_from(epoch_start_);
+  shuffle();
   // The old plan's padding may hold what the non-finite step left there.
   plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training);
   ops::LossSums sums;
@@ -221,25 +226,33 @@ void Trainer<T>::report_progress(Index epoch, Index steps_done) {
 
 template <class T>
 std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
+  const std::string where =
+      sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
+               epoch + 1, " (learning rate ", learning_rate_, "); ");
   // Back to the last weights that gave a finite loss: those before the latest update. Weights are
-  // updated in place, so they come from the epoch's snapshot and its first steps once more. Where
-  // that would undo the only step of the fit, its result stays if it is finite.
-  const bool only_step = epoch == 0 && steps_done == 1 && parameters_finite();
-  Index steps = only_step ? 1 : std::max<Index>(steps_done - 1, 0);
-  if (!only_step) {
-    replay(epoch, steps);
-    while (steps > 0 && !parameters_finite()) replay(epoch, --steps);
+  // updated in place, so they come from the snapshot and the steps since then once more. Where that
+  // would undo the only step of the fit, its result stays if it is finite.
+  const Index all_steps = epoch * steps_per_epoch_ + steps_done;
+  if (steps_done == 0 && epoch > 0) {
+    --epoch;
+    steps_done = steps_per_epoch_;
   }
-  return sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
-                  epoch + 1, " (learning rate ", learning_rate_, "); weights are those after ",
-                  steps,
-                  " steps of that epoch; try a smaller learning rate, clip_norm=1.0 or "
-                  "standardised data");
+  Index kept = all_steps;
+  if (all_steps > 1 || !parameters_finite()) {
+    Index steps = steps_done;
+    do {
+      steps = std::max<Index>(steps - 1, 0);
+      if (all_steps > 0) replay(epoch, steps);
+    } while (steps > 0 && !parameters_finite());
+    kept = epoch * steps_per_epoch_ + steps;
+  }
+  return sentence(where, "the weights are those after ", kept, " of ", all_steps,
+                  " steps; try a smaller learning rate, clip_norm=1.0 or standardised data");
 }
 
 template <class T>
-typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* record) {
-  epoch_start_.copy_from(state_);
+typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* record,
+                                                   Index* steps_done) {
   shuffle();
   const double start = now();
   ops::LossSums sums;
@@ -249,6 +262,7 @@ typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* rec
     finite = run_step(epoch, done, &sums);
     report_progress(epoch, done + 1);
   }
+  *steps_done = done;
   record->epoch = epoch;
   record->learning_rate = learning_rate_;
   record->seconds = now() - start;
@@ -284,8 +298,8 @@ FitResult Trainer<T>::run() {
   const auto& early = options_.early_stopping;
   for (Index epoch = 0; epoch < options_.epochs && result.stop == Stop::completed; ++epoch) {
     EpochRecord record;
-    if (run_epoch(epoch, &record) == Outcome::diverged) {
-      const Index done = state_.step - epoch_start_.step;
+    Index done = 0;
+    if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
       result.stop = Stop::diverged;
       result.message = diverged(epoch, done);
       result.epochs.push_back(record);

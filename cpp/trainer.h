@@ -31,7 +31,7 @@ class Trainer {
  private:
   enum class Outcome { finished, diverged };
 
-  Outcome run_epoch(Index epoch, EpochRecord* record);
+  Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
   /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
   /// and then nothing was changed.
   bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
