@@ -805,6 +805,11 @@ py::array random_permutation(std::uint64_t seed, std::uint64_t step, Index count
 
 }  // namespace
 
+// By this symbol threadpoolctl knows the extension (python/dlcore/_threadpool.py).
+extern "C" __attribute__((visibility("default"))) int dlcore_default_threads() {
+  return default_threads();
+}
+
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled core of dlcore.";
   m.attr("__version__") = DLCORE_VERSION;

@@ -13,6 +13,7 @@
 #include "curves/forms.h"
 #include "curves/robust.h"
 #include "curves/surface.h"
+#include "parallel.h"
 
 namespace py = pybind11;
 
@@ -55,6 +56,9 @@ Surface surface_named(const std::string& name) {
   throw py::value_error("curves: form must be chinchilla or rosenfeld, not " + name);
 }
 
+/// Workers for `threads`, or, where that is 0, as many as this process may use.
+int workers_for(int threads) { return threads > 0 ? threads : default_threads(); }
+
 /// fan_out with the GIL released, taken only to let Ctrl-C through.
 void run(Index count, int threads, const std::function<void(int, Index)>& task) {
   const py::gil_scoped_release release;
@@ -85,6 +89,7 @@ py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::str
   need(weights.shape(1), n, "a row of weights");
   need(starts.shape(1), p, "a start");
   const Index rows = weights.shape(0), count = starts.shape(0);
+  threads = workers_for(threads);
   py::array_t<double> theta({rows, count, p}), objective({rows, count});
   py::array_t<std::int32_t> iterations({rows, count});
   py::array_t<bool> converged({rows, count});
@@ -96,7 +101,7 @@ py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::str
     Minimizer minimizer{Loss::squares, 0.0};
     std::vector<double> x, y, z, w;
   };
-  std::vector<Worker> workers(std::max(threads, 1));
+  std::vector<Worker> workers(threads);
   for (Worker& worker : workers) worker.minimizer = Minimizer(loss, delta);
   // A task is a few starts of one row of weights, without the observations that it leaves out.
   const Index chunk = std::min<Index>(count, 16), chunks = (count + chunk - 1) / chunk;
@@ -164,6 +169,7 @@ py::tuple fit_curves(const std::vector<std::string>& names, const std::string& l
   for (Index i = 0; i < problems; ++i) {
     if (offset[i + 1] <= offset[i]) throw py::value_error("curves: a problem has no points");
   }
+  threads = workers_for(threads);
   const bool warmed = warm.shape(0) > 0;
   if (warmed) {
     need(warm.shape(0), rows, "warm");
@@ -180,7 +186,7 @@ py::tuple fit_curves(const std::vector<std::string>& names, const std::string& l
   std::int32_t* iterations_out = iterations.mutable_data();
   bool* converged_out = converged.mutable_data();
   std::fill(theta_out, theta_out + theta.size(), 0.0);
-  std::vector<Minimizer> minimizers(std::max(threads, 1), Minimizer(loss, delta));
+  std::vector<Minimizer> minimizers(threads, Minimizer(loss, delta));
   run(rows * problems, threads, [&](int worker, Index task) {
     // The slowest forms come last in the list; threads that start with them even out better.
     const Index row = rows - 1 - task / problems, problem = task % problems;
