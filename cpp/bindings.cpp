@@ -413,6 +413,12 @@ class PyNetwork {
     options.threads = settings["threads"].cast<int>();
     options.clip_norm = settings["clip_norm"].cast<double>();
     options.statistics = entry(settings, "statistics", false);
+    options.bf16 = entry(settings, "bf16", false);
+    if (options.bf16) {
+      check(network_->dtype() == DType::float32, "fit: precision=\"bf16\" needs a float32 network");
+      check_state(bf16_kernels() != nullptr,
+                  "fit: precision=\"bf16\" needs a CPU with AVX-512 BF16; use precision=None");
+    }
     const auto input_scale = settings["input_scale"].cast<double>();
     check(options.epochs >= 0, "fit: epochs must not be negative, found ", options.epochs);
     check(options.batch_size >= 1, "fit: batch_size must be at least 1, found ",
@@ -470,10 +476,10 @@ class PyNetwork {
   }
 
   py::dict memory(Index batch, const py::dict& optimizer, bool validation, bool early_stopping,
-                  Index examples, bool clip) const {
+                  Index examples, bool clip, bool bf16) const {
     check(batch >= 1, "summary: batch_size must be at least 1, found ", batch);
     const Memory m = network_->memory(batch, optimizer_of(optimizer), examples, clip, validation,
-                                      early_stopping);
+                                      early_stopping, bf16);
     py::dict d;
     d["parameters"] = m.parameters;
     d["gradients"] = m.gradients;
@@ -828,6 +834,7 @@ PYBIND11_MODULE(_core, m) {
     return names;
   });
   m.def("kernels", [] { return kernels().name; });
+  m.def("has_bf16", [] { return bf16_kernels() != nullptr; });
   m.def("set_kernels", &set_kernels, py::arg("name"));
   m.def("default_threads", &default_threads);
   m.def("set_threads", &set_threads, py::arg("threads"));
@@ -870,7 +877,7 @@ PYBIND11_MODULE(_core, m) {
       .def("set_parameter", &PyNetwork::set_parameter, py::arg("name"), py::arg("value"))
       .def("memory", &PyNetwork::memory, py::arg("batch_size"), py::arg("optimizer"),
            py::arg("validation"), py::arg("early_stopping"), py::arg("examples") = 0,
-           py::arg("clip") = false)
+           py::arg("clip") = false, py::arg("bf16") = false)
       .def("forward", &PyNetwork::forward, py::arg("x"), py::arg("head"), py::arg("input_scale"),
            py::arg("batch_size"), py::arg("threads"))
       .def("evaluate", &PyNetwork::evaluate, py::arg("x"), py::arg("y"), py::arg("loss"),

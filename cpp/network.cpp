@@ -39,14 +39,15 @@ class NetworkOf final : public Network {
   }
 
   Memory memory(Index batch, const ops::Optimizer& optimizer, Index examples, bool clip,
-                bool validation, bool early_stopping) const override {
+                bool validation, bool early_stopping, bool bf16) const override {
     Memory m;
     const Index arena = layout_.size * static_cast<Index>(sizeof(T));
     m.parameters = arena;
     m.gradients = clip ? arena : 0;
     m.optimizer_state = arena * optimizer.states();
     m.snapshots = arena * (1 + optimizer.states() + (early_stopping ? 1 : 0));
-    m.workspace = Plan<T>::bytes(graph_, layout_, batch, Plan<T>::Kind::training);
+    m.workspace = Plan<T>::bytes(graph_, layout_, batch, Plan<T>::Kind::training,
+                                 bf16 ? bf16_kernels() : nullptr);
     if (validation) {
       m.workspace += Plan<T>::bytes(graph_, layout_, kEvaluationBatch, Plan<T>::Kind::inference);
     }

@@ -64,6 +64,7 @@ struct FitOptions {
   Index batch_size = 32;
   bool shuffle = true;
   bool statistics = false;
+  bool bf16 = false;  ///< products of numbers rounded to bfloat16; weights stay float32
   std::uint64_t seed = 0;
   int threads = 1;
   double clip_norm = 0;         ///< 0: none
@@ -109,7 +110,7 @@ class Network {
   virtual void set_step(Index step) = 0;
   virtual bool training() const = 0;
   virtual Memory memory(Index batch, const ops::Optimizer& optimizer, Index examples, bool clip,
-                        bool validation, bool early_stopping) const = 0;
+                        bool validation, bool early_stopping, bool bf16) const = 0;
 
   /// y (examples, rows * features of the output) in the network's dtype.
   virtual void forward(const RowsView& x, double input_scale, Head head, Index batch, int threads,

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "check.h"
 #include "ops/activation.h"
@@ -10,13 +11,21 @@
 
 namespace dlcore {
 
+namespace {
+
+/// Elements of one panel of weights rounded by row pairs.
+Index pair_stride(const DenseSlot& slot) { return (slot.in_features + 1) / 2 * kPanel<float>; }
+
+}  // namespace
+
 template <class T>
 Plan<T>::Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernels, Index batch,
-              Kind kind)
+              Kind kind, const Bf16Kernels* bf16)
     : graph_(&graph),
       layout_(&layout),
       kernels_(&kernels),
       k_(&kernels.of<T>()),
+      bf16_(bf16),
       batch_(batch),
       kind_(kind),
       values_(graph.nodes.size()) {
@@ -41,9 +50,10 @@ Plan<T>::Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernel
 }
 
 template <class T>
-Index Plan<T>::bytes(const Graph& graph, const Layout<T>& layout, Index batch, Kind kind) {
+Index Plan<T>::bytes(const Graph& graph, const Layout<T>& layout, Index batch, Kind kind,
+                     const Bf16Kernels* bf16) {
   // A plan of one example costs next to nothing and knows how its size grows.
-  Plan plan(graph, layout, kReference, 1, kind);
+  Plan plan(graph, layout, kReference, 1, kind, bf16);
   plan.batch_ = batch;
   return checked_product(plan.assign(nullptr), static_cast<Index>(sizeof(T)), "plan");
 }
@@ -105,6 +115,23 @@ Index Plan<T>::assign(T* base) {
     }
     bias_ = take(padded<T>(most_bias), 1);
   }
+  if (bf16_ != nullptr) {
+    Index most_rounded = 0, most_x = 0, most_dy = 0;
+    weight_rows_.clear();
+    weight_pairs_.clear();
+    for (const DenseSlot& slot : layout_->slots) {
+      const Index rows = checked_product(batch_, node(slot.node).rows(), "plan");
+      const Index longest = std::max(slot.in_features, slot.out_features);
+      most_rounded = std::max(most_rounded, rows * leading_dimension<T>((longest + 1) / 2));
+      most_x = std::max(most_x, (rows + 1) / 2 * leading_dimension<T>(slot.in_features));
+      most_dy = std::max(most_dy, (rows + 1) / 2 * leading_dimension<T>(slot.out_features));
+      weight_rows_.push_back(take(slot.panels, slot.panel_stride / 2));
+      weight_pairs_.push_back(take(slot.panels, pair_stride(slot)));
+    }
+    rounded_ = take(most_rounded, 1);
+    x_pairs_ = take(most_x, 1);
+    dy_pairs_ = take(most_dy, 1);
+  }
   const Index output_rows = batch_ * values_.back().rows;
   loss_ = {take(output_rows, 1), take(output_rows, 1), take(output_rows, 1)};
   return used;
@@ -125,16 +152,7 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, I
   const Index rows = m * v.rows, size = rows * v.ld;
   switch (op.op) {
     case OpKind::input: break;
-    case OpKind::dense: {
-      const DenseSlot& slot = layout_->slots[static_cast<std::size_t>(
-          layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
-      ops::dense_forward<T>(
-          *k_, threads, x.y, x.ld,
-          {parameters + slot.weight, slot.panel_stride, slot.in_features, slot.out_features},
-          slot.bias < 0 ? nullptr : parameters + slot.bias, step.activation, step.alpha, v.z, v.y,
-          v.ld, rows);
-      break;
-    }
+    case OpKind::dense: forward_dense(step, parameters, threads, rows); break;
     case OpKind::activation:
       ops::activation_forward(*k_, threads, step.activation, step.alpha, x.y, v.y, size);
       break;
@@ -151,6 +169,32 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, I
       break;
     case OpKind::add: ops::add_forward(*k_, threads, x.y, value(op.inputs[1]).y, v.y, size); break;
   }
+}
+
+template <class T>
+void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, Index rows) {
+  const auto index =
+      static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)]);
+  const DenseSlot& slot = layout_->slots[index];
+  const Value& x = value(node(step.op).inputs[0]);
+  const Value& v = value(step.node);
+  const Index n = slot.out_features, k = slot.in_features;
+  const T* bias = slot.bias < 0 ? nullptr : parameters + slot.bias;
+  if constexpr (std::is_same_v<T, float>) {
+    if (bf16_ != nullptr) {
+      const Index pairs = (k + 1) / 2, ld = leading_dimension<float>(pairs);
+      ops::round_weights(*bf16_, threads, {parameters + slot.weight, slot.panel_stride, k, n},
+                         weight_rows_[index], weight_pairs_[index], pair_stride(slot));
+      ops::round_rows(*bf16_, threads, x.y, x.ld, rounded_, ld, rows, k);
+      ops::dense_forward<float>(*bf16_, threads, rounded_, ld,
+                                {weight_pairs_[index], pair_stride(slot), pairs, n}, bias,
+                                step.activation, step.alpha, v.z, v.y, v.ld, rows);
+      return;
+    }
+  }
+  ops::dense_forward<T>(*k_, threads, x.y, x.ld,
+                        {parameters + slot.weight, slot.panel_stride, k, n}, bias, step.activation,
+                        step.alpha, v.z, v.y, v.ld, rows);
 }
 
 template <class T>
@@ -211,45 +255,80 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
                              const Sink& sink) {
   const Node& op = node(step.op);
   Value& v = value(step.node);
-  Value& x = value(op.inputs[0]);
-  const DenseSlot& slot = layout_->slots[static_cast<std::size_t>(
-      layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
-  const Index rows = m * v.rows, n = slot.out_features;
+  const Value& x = value(op.inputs[0]);
+  const auto index =
+      static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)]);
+  const DenseSlot& slot = layout_->slots[index];
+  const Index rows = m * v.rows, n = slot.out_features, k = slot.in_features;
   if (step.activation != Activation::identity) {
     const T* saved = gradient_from_result(step.activation) ? v.y : v.z;
     ops::activation_backward(*k_, threads, step.activation, step.alpha, v.dy, saved, v.dy,
                              rows * v.ld);
   }
+  if (slot.bias >= 0) bias_gradient(threads, v, rows, slot, sink);
   // The input gradient first: an update in place would change the weights it reads.
-  if (node(op.inputs[0]).needs_gradient) {
-    ops::dense_input_gradient<T>(*k_, threads, v.dy, v.ld,
-                                 {parameters + slot.weight, slot.panel_stride, slot.in_features, n},
-                                 transposed_dy_, transposed_dx_, leading_dimension<T>(rows),
-                                 x.written, sum_, x.dy, x.ld, rows);
-    x.written = true;
-  }
-  const bool fused = sink.gradients == nullptr;
-  if (slot.bias >= 0) {
-    T* direct = fused || sink.add ? bias_ : sink.gradients + slot.bias;
-    ops::dense_bias_gradient(*k_, threads, v.dy, v.ld, direct, rows, n);
-    if (fused) {
-      k_->update(*sink.update, sink.parameters + slot.bias, bias_,
-                 sink.state1 == nullptr ? nullptr : sink.state1 + slot.bias,
-                 sink.state2 == nullptr ? nullptr : sink.state2 + slot.bias, n);
-    } else if (sink.add) {
-      k_->add(bias_, sink.gradients + slot.bias, n);
+  const bool needs_dx = node(op.inputs[0]).needs_gradient;
+  const Index ldt = leading_dimension<T>(rows), rows_padded = padded<T>(rows);
+  if constexpr (std::is_same_v<T, float>) {
+    if (bf16_ != nullptr) {
+      if (needs_dx) {
+        const Index pairs = (n + 1) / 2, ld = leading_dimension<float>(pairs);
+        ops::round_rows(*bf16_, threads, v.dy, v.ld, rounded_, ld, rows, n);
+        k_->transpose(rounded_, ld, transposed_dy_, ldt, rows, pairs, rows_padded);
+        input_gradient(*bf16_, threads, rows, op.inputs[0],
+                       {weight_rows_[index], slot.panel_stride / 2, k, pairs});
+      }
+      ops::round_row_pairs(*bf16_, threads, x.y, x.ld, x_pairs_, x.ld, rows, k);
+      ops::round_row_pairs(*bf16_, threads, v.dy, v.ld, dy_pairs_, v.ld, rows, n);
+      weight_gradient(*bf16_, threads, x_pairs_, x.ld, dy_pairs_, v.ld, (rows + 1) / 2, slot, sink);
+      return;
     }
   }
+  if (needs_dx) {
+    k_->transpose(v.dy, v.ld, transposed_dy_, ldt, rows, n, rows_padded);
+    input_gradient(*k_, threads, rows, op.inputs[0],
+                   {parameters + slot.weight, slot.panel_stride, k, n});
+  }
+  weight_gradient(*k_, threads, x.y, x.ld, v.dy, v.ld, rows, slot, sink);
+}
+
+template <class T>
+void Plan<T>::bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,
+                            const Sink& sink) {
+  const bool direct = sink.gradients != nullptr && !sink.add;
+  T* gradient = direct ? sink.gradients + slot.bias : bias_;
+  ops::dense_bias_gradient(*k_, threads, v.dy, v.ld, gradient, rows, slot.out_features);
+  if (sink.gradients == nullptr) {
+    k_->update(*sink.update, sink.parameters + slot.bias, bias_, sink.state(sink.state1, slot.bias),
+               sink.state(sink.state2, slot.bias), slot.out_features);
+  } else if (sink.add) {
+    k_->add(bias_, sink.gradients + slot.bias, slot.out_features);
+  }
+}
+
+template <class T>
+template <class K>
+void Plan<T>::input_gradient(const K& products, int threads, Index rows, int input,
+                             const ops::DenseWeights<const T>& w) {
+  Value& x = value(input);
+  ops::dense_input_gradient<T>(*k_, products, threads, transposed_dy_, w, transposed_dx_,
+                               leading_dimension<T>(rows), x.written, sum_, x.dy, x.ld, rows);
+  x.written = true;
+}
+
+template <class T>
+template <class K>
+void Plan<T>::weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                              Index ldy, Index rows, const DenseSlot& slot, const Sink& sink) {
+  const bool fused = sink.gradients == nullptr;
+  const ops::DenseWeights<T> w{(fused ? sink.parameters : sink.gradients) + slot.weight,
+                               slot.panel_stride, slot.in_features, slot.out_features};
   if (fused) {
-    ops::dense_weight_update<T>(
-        *k_, threads, x.y, x.ld, v.dy, v.ld, *sink.update,
-        {sink.parameters + slot.weight, slot.panel_stride, slot.in_features, n},
-        sink.state1 == nullptr ? nullptr : sink.state1 + slot.weight,
-        sink.state2 == nullptr ? nullptr : sink.state2 + slot.weight, rows);
+    ops::dense_weight_update<T>(products, threads, x, ldx, dy, ldy, *sink.update, w,
+                                sink.state(sink.state1, slot.weight),
+                                sink.state(sink.state2, slot.weight), rows);
   } else {
-    ops::dense_weight_gradient<T>(
-        *k_, threads, x.y, x.ld, v.dy, v.ld, sink.add,
-        {sink.gradients + slot.weight, slot.panel_stride, slot.in_features, n}, rows);
+    ops::dense_weight_gradient<T>(products, threads, x, ldx, dy, ldy, sink.add, w, rows);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "graph.h"
+#include "ops/dense.h"
 #include "ops/dropout.h"
 #include "ops/loss.h"
 #include "ops/optimizer.h"
@@ -19,10 +20,13 @@ class Plan {
  public:
   enum class Kind { inference, training };
 
-  Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernels, Index batch, Kind kind);
+  /// With bf16, which needs T = float, products round their factors to bfloat16.
+  Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernels, Index batch, Kind kind,
+       const Bf16Kernels* bf16 = nullptr);
 
   /// Bytes a plan of this kind takes, without building it.
-  static Index bytes(const Graph& graph, const Layout<T>& layout, Index batch, Kind kind);
+  static Index bytes(const Graph& graph, const Layout<T>& layout, Index batch, Kind kind,
+                     const Bf16Kernels* bf16 = nullptr);
 
   Index batch() const { return batch_; }
   const Kernels& kernels() const { return *kernels_; }
@@ -59,6 +63,9 @@ class Plan {
     T* parameters = nullptr;
     T* state1 = nullptr;
     T* state2 = nullptr;
+
+    /// A state at an offset, or null where the optimizer has none.
+    static T* state(T* base, Index offset) { return base == nullptr ? base : base + offset; }
   };
 
   /// Gradients of all parameters from output_gradient(), after forward with the same arguments.
@@ -88,8 +95,17 @@ class Plan {
                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
   void backward_step(const Step& step, const T* parameters, int threads, Index m, const Sink& sink,
                      const std::optional<ops::DropoutKey>& dropout, Index first_row);
+  void forward_dense(const Step& step, const T* parameters, int threads, Index rows);
   void backward_dense(const Step& step, const T* parameters, int threads, Index m,
                       const Sink& sink);
+  void bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,
+                     const Sink& sink);
+  template <class K>
+  void input_gradient(const K& products, int threads, Index rows, int input,
+                      const ops::DenseWeights<const T>& w);
+  template <class K>
+  void weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                       Index ldy, Index rows, const DenseSlot& slot, const Sink& sink);
   Value& value(int node) { return values_[static_cast<std::size_t>(node)]; }
   const Node& node(int index) const { return graph_->nodes[static_cast<std::size_t>(index)]; }
   /// Lays all buffers out from `base`; with a null base only their total size counts.
@@ -99,6 +115,7 @@ class Plan {
   const Layout<T>* layout_;
   const Kernels* kernels_;
   const KernelsOf<T>* k_;
+  const Bf16Kernels* bf16_;
   Index batch_;
   Kind kind_;
   std::vector<Step> steps_;
@@ -108,6 +125,11 @@ class Plan {
   T* transposed_dx_ = nullptr;
   T* sum_ = nullptr;   ///< second contributions to a gradient
   T* bias_ = nullptr;  ///< gradient of one bias
+  // bf16: one layer's factors, rounded by rows or by row pairs, and all layers' weights.
+  T* rounded_ = nullptr;
+  T* x_pairs_ = nullptr;
+  T* dy_pairs_ = nullptr;
+  std::vector<T*> weight_rows_, weight_pairs_;  ///< by slot
   Buffer<T> workspace_;
 };
 

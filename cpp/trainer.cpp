@@ -93,7 +93,8 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       steps_per_epoch_((examples_ + batch_ - 1) / batch_),
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0),
-      plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training),
+      plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training,
+            options.bf16 ? bf16_kernels() : nullptr),
       statistics_(options.statistics ? std::make_unique<Statistics<T>>(graph, layout) : nullptr),
       gradients_(fused_ && statistics_ == nullptr ? 0 : layout.size),
       norms_(fused_ ? 0 : ops::norm_pieces(layout.size)),
@@ -209,7 +210,8 @@ void Trainer<T>::replay(Index epoch, Index steps) {
   state_.copy_from(epoch_start_);
   shuffle();
   // The old plan's padding may hold what the non-finite step left there.
-  plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training);
+  plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training,
+                  options_.bf16 ? bf16_kernels() : nullptr);
   ops::LossSums sums;
   for (Index step = 0; step < steps; ++step) {
     run_step(epoch, step, &sums);

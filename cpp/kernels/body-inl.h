@@ -13,35 +13,6 @@ namespace {
 // reading them first.
 inline constexpr Index kStreamBytes = 1 << 20;
 
-/// First `count` elements of a vector, the rest `fill`; nothing past them is read.
-template <class T>
-DLCORE_INLINE Vec<T> load_partial(const T* p, Index count, T fill) {
-  Vec<T> v = splat(fill);
-#if DLCORE_VECTOR_BYTES == 64
-  if constexpr (sizeof(T) == 4) {
-    return _mm512_mask_loadu_ps(v, static_cast<__mmask16>((1u << count) - 1), p);
-  } else {
-    return _mm512_mask_loadu_pd(v, static_cast<__mmask8>((1u << count) - 1), p);
-  }
-#else
-  for (Index i = 0; i < count; ++i) v[i] = p[i];
-  return v;
-#endif
-}
-
-template <class T>
-DLCORE_INLINE void store_partial(T* p, Vec<T> v, Index count) {
-#if DLCORE_VECTOR_BYTES == 64
-  if constexpr (sizeof(T) == 4) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
-  } else {
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
-  }
-#else
-  for (Index i = 0; i < count; ++i) p[i] = v[i];
-#endif
-}
-
 /// y[i] = f(x[i], ...) over whole vectors and a last partial one.
 template <class T, class F, class... X>
 DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
@@ -392,56 +363,6 @@ bool convert_row(const void* x, DType dtype, T scale, T* y, Index k) {
   return false;
 }
 
-// --- Optimizers ---------------------------------------------------------------------------------
-
-template <class T, class F>
-DLCORE_INLINE void update_map(T* w, const T* dw, T* state1, T* state2, Index n, F f) {
-  // A null state is not touched: f leaves it alone and the loads below are of w.
-  const bool first = state1 != nullptr, second = state2 != nullptr;
-  Index i = 0;
-  for (; i + kLanes<T> <= n; i += kLanes<T>) {
-    Vec<T> p = load(w + i), s = {}, q = {};
-    if (first) s = load(state1 + i);
-    if (second) q = load(state2 + i);
-    f(p, load(dw + i), s, q);
-    store(w + i, p);
-    if (first) store(state1 + i, s);
-    if (second) store(state2 + i, q);
-  }
-  if (i < n) {
-    const Index count = n - i;
-    Vec<T> p = load_partial(w + i, count, T{0}), s = {}, q = {};
-    if (first) s = load_partial(state1 + i, count, T{0});
-    if (second) q = load_partial(state2 + i, count, T{0});
-    f(p, load_partial(dw + i, count, T{0}), s, q);
-    store_partial(w + i, p, count);
-    if (first) store_partial(state1 + i, s, count);
-    if (second) store_partial(state2 + i, q, count);
-  }
-}
-
-template <class T>
-void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2, Index n) {
-  switch (u.rule) {
-    case Rule::sgd:
-      if (state1 == nullptr) {
-        return update_map(w, dw, state1, static_cast<T*>(nullptr), n,
-                          [&](Vec<T>& p, Vec<T> g, Vec<T>&, Vec<T>&) { update_sgd(u, p, g); });
-      }
-      return update_map(
-          w, dw, state1, static_cast<T*>(nullptr), n,
-          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>&) { update_momentum(u, p, g, s); });
-    case Rule::adam:
-      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
-        update_adam<false>(u, p, g, s, q);
-      });
-    case Rule::adamw:
-      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
-        update_adam<true>(u, p, g, s, q);
-      });
-  }
-}
-
 // --- Dropout ------------------------------------------------------------------------------------
 
 using Words = Mask<double>;  // 64-bit lanes
@@ -516,10 +437,10 @@ void dropout(const T* x, T* y, uint32_t threshold, T scale, uint64_t seed, uint6
 template <class T>
 constexpr KernelsOf<T> table() {
   return {.convert_row = convert_row<T>,
-          .dense_forward = dense_forward<T>,
-          .dense_input_gradient = dense_input_gradient<T>,
-          .dense_weight_gradient = dense_weight_gradient<T>,
-          .dense_weight_update = dense_weight_update<T>,
+          .dense_forward = dense_forward<T, Single>,
+          .dense_input_gradient = dense_input_gradient<T, Single>,
+          .dense_weight_gradient = dense_weight_gradient<T, Single>,
+          .dense_weight_update = dense_weight_update<T, Single>,
           .column_sums = column_sums<T>,
           .transpose = transpose<T>,
           .activation_forward = activation_forward<T>,

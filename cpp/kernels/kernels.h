@@ -67,6 +67,9 @@ constexpr Index padded(Index n) {
 /// and no more. Outputs alias nothing else unless said. Sizes are already checked.
 template <class T>
 struct KernelsOf {
+  /// Elements of one row of a panel of weights.
+  static constexpr Index kRow = kPanel<T>;
+
   /// y[j] = T(x[j]) * scale, for a contiguous row of any dtype; returns whether all y are finite.
   bool (*convert_row)(const void* x, DType dtype, T scale, T* y, Index k);
 
@@ -127,6 +130,27 @@ struct KernelsOf {
                   uint32_t layer, Index first, Index n);
 };
 
+/// Products of rounded numbers: float32 rounded to bfloat16, two to a 32-bit element, summed in
+/// float32. The arrays are declared float for their size; m, n, k and the strides count elements,
+/// so the summed length is half of what it stands for.
+struct Bf16Kernels {
+  const char* name;
+  /// Elements of one row of a panel of weights rounded by round_rows.
+  static constexpr Index kRow = kPanel<float> / 2;
+
+  /// y[i,j] = the pair (x[i,2j], x[i,2j+1]); an odd n is filled up with 0.
+  void (*round_rows)(const float* x, Index ldx, float* y, Index ldy, Index m, Index n);
+  /// y[i,j] = the pair (x[2i,j], x[2i+1,j]); an odd m is filled up with 0. Whole vectors.
+  void (*round_row_pairs)(const float* x, Index ldx, float* y, Index ldy, Index m, Index n);
+
+  // As in KernelsOf<float>, with both factors rounded so that pairs lie along the summed index:
+  // x by rows and w by row pairs, w by rows and dyt as pairs of columns, x and dy by row pairs.
+  decltype(KernelsOf<float>::dense_forward) dense_forward;
+  decltype(KernelsOf<float>::dense_input_gradient) dense_input_gradient;
+  decltype(KernelsOf<float>::dense_weight_gradient) dense_weight_gradient;
+  decltype(KernelsOf<float>::dense_weight_update) dense_weight_update;
+};
+
 /// One instruction set.
 struct Kernels {
   const char* name;
@@ -149,6 +173,7 @@ extern const Kernels kAvx2;
 #endif
 #ifdef DLCORE_HAVE_AVX512
 extern const Kernels kAvx512;
+extern const Bf16Kernels kAvx512Bf16;
 #endif
 #ifdef DLCORE_HAVE_NEON
 extern const Kernels kNeon;

@@ -30,6 +30,16 @@ inline constexpr Index kBatchBlock = 256;
 
 constexpr Index smaller(Index a, Index b) { return a < b ? a : b; }
 
+/// How one element of a and one of b go into a sum: as numbers of T here, as pairs of bfloat16 in
+/// avx512bf16.cpp, where everything else is the same with half the depth.
+struct Single {
+  static constexpr Index kTerms = 1;
+  template <class T>
+  static DLCORE_INLINE Vec<T> add(Vec<T> a, Vec<T> b, Vec<T> sum) {
+    return fma(a, b, sum);
+  }
+};
+
 /// c = a b or c += a b over one tile, summed in order of depth. Element (r, d) of a lies at
 /// r * a_row + (d / run) * a_jump + (d % run) * a_depth: panels make the depth jump every `run`.
 template <class T>
@@ -45,7 +55,7 @@ struct Tile {
 };
 
 // noinline: the loops around a tile must not take registers from it.
-template <class T, int R, int V>
+template <class T, class M, int R, int V>
 __attribute__((noinline)) void tile_product(const Tile<T>& t) {
   Vec<T> sum[R][V];
 #pragma GCC unroll 16
@@ -69,7 +79,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
       for (int r = 0; r < R; ++r) {
         const Vec<T> s = splat(a[r * a_row]);
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) sum[r][v] = fma(s, row[v], sum[r][v]);
+        for (int v = 0; v < V; ++v) sum[r][v] = M::template add<T>(s, row[v], sum[r][v]);
       }
       a += a_depth;
       b += b_depth;
@@ -86,18 +96,18 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
 template <class T>
 using TileFunction = void (*)(const Tile<T>&);
 
-template <class T, int R>
+template <class T, class M, int R>
 DLCORE_INLINE TileFunction<T> tile_of_columns(Index columns) {
-  return columns > kLanes<T> ? tile_product<T, R, 2> : tile_product<T, R, 1>;
+  return columns > kLanes<T> ? tile_product<T, M, R, 2> : tile_product<T, M, R, 1>;
 }
 
 /// The tile of this many rows, for at most kTileColumns columns.
-template <class T, int R = kTileRows>
+template <class T, class M, int R = kTileRows>
 TileFunction<T> tile_of(Index rows, Index columns) {
   if constexpr (R > 1) {
-    if (rows < R) return tile_of<T, R - 1>(rows, columns);
+    if (rows < R) return tile_of<T, M, R - 1>(rows, columns);
   }
-  return tile_of_columns<T, R>(columns);
+  return tile_of_columns<T, M, R>(columns);
 }
 
 /// Rows 0..rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10 and not 14 + 14 + 4.
@@ -144,7 +154,7 @@ FinishFunction<T> finish_of(Activation activation) {
   return nullptr;
 }
 
-template <class T>
+template <class T, class M>
 void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const T* b,
                    Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
                    Index k) {
@@ -162,8 +172,9 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
         for (Index r = 0; r < rows.count; ++r) {
           const Index i = i0 + rows.begin(r), height = i0 + rows.begin(r + 1) - i;
           T* c = y + i * ldy + j;
-          tile_of<T>(height, columns)({x + i * ldx + k0, ldx, 1, 0, kDepth, panel + k0 * kPanel<T>,
-                                       kPanel<T>, depth, k0 > 0, c, ldy});
+          tile_of<T, M>(height,
+                        columns)({x + i * ldx + k0, ldx, 1, 0, kDepth, panel + k0 * kPanel<T>,
+                                  kPanel<T>, depth, k0 > 0, c, ldy});
           if (last && !plain) {
             finish(c, z == nullptr ? nullptr : z + i * ldy + j, ldy, b == nullptr ? b : b + j,
                    alpha, height, columns);
@@ -174,28 +185,30 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
   }
 }
 
-template <class T>
+template <class T, class M>
 void dense_input_gradient(const T* dyt, Index ldt, const T* w, Index panel_stride, T* dxt,
                           Index ldxt, Index m, Index n, Index k) {
+  // Elements of a row of a panel, which the product takes as its depth.
+  constexpr Index kRow = kPanel<T> / M::kTerms;
   const RowSplit rows(k);
   for (Index j0 = 0; j0 < m; j0 += kBatchBlock) {
     const Index j1 = smaller(m, j0 + kBatchBlock);
     for (Index n0 = 0; n0 < n; n0 += kDepth) {
       const Index depth = smaller(kDepth, n - n0);
-      const T* block = w + (n0 / kPanel<T>)*panel_stride;
+      const T* block = w + n0 / kRow * panel_stride;
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
         for (Index j = j0; j < j1; j += kTileColumns<T>) {
-          tile_of<T>(height,
-                     j1 - j)({block + i * kPanel<T>, kPanel<T>, 1, panel_stride, kPanel<T>,
-                              dyt + n0 * ldt + j, ldt, depth, n0 > 0, dxt + i * ldxt + j, ldxt});
+          tile_of<T, M>(height,
+                        j1 - j)({block + i * kRow, kRow, 1, panel_stride, kRow, dyt + n0 * ldt + j,
+                                 ldt, depth, n0 > 0, dxt + i * ldxt + j, ldxt});
         }
       }
     }
   }
 }
 
-template <class T>
+template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
   const RowSplit rows(k);
@@ -206,17 +219,62 @@ void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool a
       T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
-        tile_of<T>(height, columns)({x + m0 * ldx + i, 1, ldx, 0, depth, dy + m0 * ldy + j, ldy,
-                                     depth, add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
+        tile_of<T, M>(height, columns)({x + m0 * ldx + i, 1, ldx, 0, depth, dy + m0 * ldy + j, ldy,
+                                        depth, add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
       }
     }
   }
 }
 
-template <class T>
-void update_elements(const Update<T>& update, T* w, const T* dw, T* state1, T* state2, Index n);
+template <class T, class F>
+DLCORE_INLINE void update_map(T* w, const T* dw, T* state1, T* state2, Index n, F f) {
+  // A null state is not touched: f leaves it alone and the loads below are of w.
+  const bool first = state1 != nullptr, second = state2 != nullptr;
+  Index i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) {
+    Vec<T> p = load(w + i), s = {}, q = {};
+    if (first) s = load(state1 + i);
+    if (second) q = load(state2 + i);
+    f(p, load(dw + i), s, q);
+    store(w + i, p);
+    if (first) store(state1 + i, s);
+    if (second) store(state2 + i, q);
+  }
+  if (i < n) {
+    const Index count = n - i;
+    Vec<T> p = load_partial(w + i, count, T{0}), s = {}, q = {};
+    if (first) s = load_partial(state1 + i, count, T{0});
+    if (second) q = load_partial(state2 + i, count, T{0});
+    f(p, load_partial(dw + i, count, T{0}), s, q);
+    store_partial(w + i, p, count);
+    if (first) store_partial(state1 + i, s, count);
+    if (second) store_partial(state2 + i, q, count);
+  }
+}
 
 template <class T>
+void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2, Index n) {
+  switch (u.rule) {
+    case Rule::sgd:
+      if (state1 == nullptr) {
+        return update_map(w, dw, state1, static_cast<T*>(nullptr), n,
+                          [&](Vec<T>& p, Vec<T> g, Vec<T>&, Vec<T>&) { update_sgd(u, p, g); });
+      }
+      return update_map(
+          w, dw, state1, static_cast<T*>(nullptr), n,
+          [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>&) { update_momentum(u, p, g, s); });
+    case Rule::adam:
+      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
+        update_adam<false>(u, p, g, s, q);
+      });
+    case Rule::adamw:
+      return update_map(w, dw, state1, state2, n, [&](Vec<T>& p, Vec<T> g, Vec<T>& s, Vec<T>& q) {
+        update_adam<true>(u, p, g, s, q);
+      });
+  }
+}
+
+template <class T, class M>
 void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
                          T* w, T* state1, T* state2, Index panel_stride, Index m, Index n,
                          Index k) {
@@ -228,7 +286,7 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
     for (Index r = 0; r < rows.count; ++r) {
       const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
       for (Index c = 0; c < smaller(kPanel<T>, n - j); c += kTileColumns<T>) {
-        tile_of<T>(height, smaller(kTileColumns<T>, n - j - c))(
+        tile_of<T, M>(height, smaller(kTileColumns<T>, n - j - c))(
             {x + i, 1, ldx, 0, m, dy + j + c, ldy, m, false, gradient + c, kPanel<T>});
       }
       const Index offset = (j / kPanel<T>)*panel_stride + i * kPanel<T>;

@@ -64,6 +64,13 @@ const Kernels& kernels() {
   return *set;
 }
 
+const Bf16Kernels* bf16_kernels() {
+#ifdef DLCORE_HAVE_AVX512
+  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) return &kAvx512Bf16;
+#endif
+  return nullptr;
+}
+
 void set_kernels(const std::string& name) {
   if (name.empty()) {
     current().store(nullptr, std::memory_order_release);

@@ -18,4 +18,7 @@ const Kernels& kernels();
 /// until their next plan.
 void set_kernels(const std::string& name);
 
+/// Products of bfloat16, or null where this CPU has none.
+const Bf16Kernels* bf16_kernels();
+
 }  // namespace dlcore

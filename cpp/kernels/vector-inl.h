@@ -165,5 +165,34 @@ DLCORE_INLINE T max_lanes(Vec<T> v) {
   return v[0];
 }
 
+/// First `count` elements of a vector, the rest `fill`; nothing past them is read.
+template <class T>
+DLCORE_INLINE Vec<T> load_partial(const T* p, int64_t count, T fill) {
+  Vec<T> v = splat(fill);
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_mask_loadu_ps(v, static_cast<__mmask16>((1u << count) - 1), p);
+  } else {
+    return _mm512_mask_loadu_pd(v, static_cast<__mmask8>((1u << count) - 1), p);
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
+template <class T>
+DLCORE_INLINE void store_partial(T* p, Vec<T> v, int64_t count) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
 }  // namespace
 }  // namespace dlcore

@@ -12,6 +12,8 @@ namespace {
 // tasks to a spinning thread costs.
 constexpr Index kTaskFlops = 1 << 20;
 constexpr Index kMostTasks = 256;
+// The same for rounding, in elements.
+constexpr Index kTaskElements = 1 << 14;
 // Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
 constexpr Index kRowUnit = 14;
 
@@ -39,8 +41,8 @@ Shape dense_shape(const Shape& x, Index units) {
   return y;
 }
 
-template <class T>
-void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
+template <class T, class K>
+void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
                    T* y, Index ldy, Index m) {
   const Index n = w.out_features, k = w.in_features;
@@ -49,26 +51,25 @@ void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index l
     const Part r = part(task % cut.rows, cut.rows, m, kRowUnit);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
     const Index at = r.begin * ldy + c.begin;
-    kernels.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
-                          b == nullptr ? b : b + c.begin, activation, alpha,
-                          z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin, c.end - c.begin,
-                          k);
+    products.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
+                           b == nullptr ? b : b + c.begin, activation, alpha,
+                           z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin, c.end - c.begin,
+                           k);
   });
 }
 
-template <class T>
-void dense_input_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, Index ldy,
-                          const DenseWeights<const T>& w, T* dyt, T* dxt, Index ldt, bool add,
-                          T* sum, T* dx, Index ldx, Index m) {
+template <class T, class K>
+void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dyt,
+                          const DenseWeights<const T>& w, T* dxt, Index ldt, bool add, T* sum,
+                          T* dx, Index ldx, Index m) {
   const Index n = w.out_features, k = w.in_features;
-  kernels.transpose(dy, ldy, dyt, ldt, m, n, padded<T>(m));
   const Cut cut(k, 1, 2 * m * n * k);
   T* target = add ? sum : dx;
   parallel_for(threads, cut.rows, [&](Index task) {
     const Part r = part(task, cut.rows, k, kRowUnit);
     const Index rows = r.end - r.begin;
-    kernels.dense_input_gradient(dyt, ldt, w.w + r.begin * kPanel<T>, w.panel_stride,
-                                 dxt + r.begin * ldt, ldt, m, n, rows);
+    products.dense_input_gradient(dyt, ldt, w.w + r.begin * K::kRow, w.panel_stride,
+                                  dxt + r.begin * ldt, ldt, m, n, rows);
     kernels.transpose(dxt + r.begin * ldt, ldt, target + r.begin, ldx, rows, m, rows);
     if (add) {
       for (Index i = 0; i < m; ++i) {
@@ -78,34 +79,34 @@ void dense_input_gradient(const KernelsOf<T>& kernels, int threads, const T* dy,
   });
 }
 
-template <class T>
-void dense_weight_gradient(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                           const T* dy, Index ldy, bool add, const DenseWeights<T>& dw, Index m) {
+template <class T, class K>
+void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                           Index ldy, bool add, const DenseWeights<T>& dw, Index m) {
   const Index n = dw.out_features, k = dw.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
-    kernels.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
-                                  dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
-                                  c.end - c.begin, r.end - r.begin);
+    products.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
+                                   dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
+                                   c.end - c.begin, r.end - r.begin);
   });
 }
 
-template <class T>
-void dense_weight_update(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                         const T* dy, Index ldy, const Update<T>& update, const DenseWeights<T>& w,
-                         T* state1, T* state2, Index m) {
+template <class T, class K>
+void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                         Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
+                         T* state2, Index m) {
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
-    kernels.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
-                                state1 == nullptr ? state1 : state1 + at,
-                                state2 == nullptr ? state2 : state2 + at, w.panel_stride, m,
-                                c.end - c.begin, r.end - r.begin);
+    products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
+                                 state1 == nullptr ? state1 : state1 + at,
+                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, m,
+                                 c.end - c.begin, r.end - r.begin);
   });
 }
 
@@ -120,20 +121,54 @@ void dense_bias_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, 
   });
 }
 
-#define DLCORE_INSTANTIATE(T)                                                                     \
-  template void dense_forward(const KernelsOf<T>&, int, const T*, Index,                          \
-                              const DenseWeights<const T>&, const T*, Activation, T, T*, T*,      \
-                              Index, Index);                                                      \
-  template void dense_input_gradient(const KernelsOf<T>&, int, const T*, Index,                   \
-                                     const DenseWeights<const T>&, T*, T*, Index, bool, T*, T*,   \
-                                     Index, Index);                                               \
-  template void dense_weight_gradient(const KernelsOf<T>&, int, const T*, Index, const T*, Index, \
-                                      bool, const DenseWeights<T>&, Index);                       \
-  template void dense_weight_update(const KernelsOf<T>&, int, const T*, Index, const T*, Index,   \
-                                    const Update<T>&, const DenseWeights<T>&, T*, T*, Index);     \
-  template void dense_bias_gradient(const KernelsOf<T>&, int, const T*, Index, T*, Index, Index);
-DLCORE_INSTANTIATE(float)
-DLCORE_INSTANTIATE(double)
+void round_rows(const Bf16Kernels& products, int threads, const float* x, Index ldx, float* y,
+                Index ldy, Index m, Index n) {
+  const Index tasks = std::clamp<Index>(m * n / kTaskElements, 1, std::max<Index>(m, 1));
+  parallel_for(threads, tasks, [&](Index task) {
+    const Part r = part(task, tasks, m, 1);
+    products.round_rows(x + r.begin * ldx, ldx, y + r.begin * ldy, ldy, r.end - r.begin, n);
+  });
+}
+
+void round_row_pairs(const Bf16Kernels& products, int threads, const float* x, Index ldx, float* y,
+                     Index ldy, Index m, Index n) {
+  const Index tasks = std::clamp<Index>(m * n / kTaskElements, 1, std::max<Index>(m / 2, 1));
+  parallel_for(threads, tasks, [&](Index task) {
+    const Part r = part(task, tasks, m, 2);
+    products.round_row_pairs(x + r.begin * ldx, ldx, y + r.begin / 2 * ldy, ldy, r.end - r.begin,
+                             n);
+  });
+}
+
+void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<const float>& w,
+                   float* rows, float* pairs, Index pair_stride) {
+  const Index panels = padded<float>(w.out_features) / kPanel<float>;
+  parallel_for(threads, panels, [&](Index p) {
+    const float* panel = w.w + p * w.panel_stride;
+    const Index size = w.in_features * kPanel<float>;
+    products.round_rows(panel, size, rows + p * w.panel_stride / 2, size / 2, 1, size);
+    products.round_row_pairs(panel, kPanel<float>, pairs + p * pair_stride, kPanel<float>,
+                             w.in_features, kPanel<float>);
+  });
+}
+
+#define DLCORE_INSTANTIATE(T, K)                                                                   \
+  template void dense_forward(const K&, int, const T*, Index, const DenseWeights<const T>&,        \
+                              const T*, Activation, T, T*, T*, Index, Index);                      \
+  template void dense_input_gradient(const KernelsOf<T>&, const K&, int, const T*,                 \
+                                     const DenseWeights<const T>&, T*, Index, bool, T*, T*, Index, \
+                                     Index);                                                       \
+  template void dense_weight_gradient(const K&, int, const T*, Index, const T*, Index, bool,       \
+                                      const DenseWeights<T>&, Index);                              \
+  template void dense_weight_update(const K&, int, const T*, Index, const T*, Index,               \
+                                    const Update<T>&, const DenseWeights<T>&, T*, T*, Index);
+DLCORE_INSTANTIATE(float, KernelsOf<float>)
+DLCORE_INSTANTIATE(double, KernelsOf<double>)
+DLCORE_INSTANTIATE(float, Bf16Kernels)
 #undef DLCORE_INSTANTIATE
+template void dense_bias_gradient(const KernelsOf<float>&, int, const float*, Index, float*, Index,
+                                  Index);
+template void dense_bias_gradient(const KernelsOf<double>&, int, const double*, Index, double*,
+                                  Index, Index);
 
 }  // namespace dlcore::ops

@@ -8,6 +8,9 @@ namespace dlcore::ops {
 /// (..., in_features) -> (..., units).
 Shape dense_shape(const Shape& x, Index units);
 
+// The products below take KernelsOf<T>, or Bf16Kernels with rounded factors and in_features (and so
+// on) counted in elements, of which each holds two numbers of the summed index.
+
 /// Weights of a dense layer as they lie in the core (kernels.h) with their sizes.
 template <class T>
 struct DenseWeights {
@@ -19,32 +22,44 @@ struct DenseWeights {
 };
 
 /// y = activation(x w + b); z, where not null, keeps the activation's argument.
-template <class T>
-void dense_forward(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
+template <class T, class K>
+void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
                    T* y, Index ldy, Index m);
 
-/// dx = dy w^T. dyt and dxt are scratch of out_features and in_features rows of ldt; dx is added to
-/// where `add` is set, by way of `sum`, scratch shaped like dx.
-template <class T>
-void dense_input_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, Index ldy,
-                          const DenseWeights<const T>& w, T* dyt, T* dxt, Index ldt, bool add,
-                          T* sum, T* dx, Index ldx, Index m);
+/// dx = dy w^T from dyt, which is dy transposed (ldt elements a row, padded with zeros). dxt is
+/// scratch of in_features rows of ldt; dx is added to where `add` is set, by way of `sum`, scratch
+/// shaped like dx.
+template <class T, class K>
+void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dyt,
+                          const DenseWeights<const T>& w, T* dxt, Index ldt, bool add, T* sum,
+                          T* dx, Index ldx, Index m);
 
 /// dw = x^T dy (or added to it).
-template <class T>
-void dense_weight_gradient(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                           const T* dy, Index ldy, bool add, const DenseWeights<T>& dw, Index m);
+template <class T, class K>
+void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                           Index ldy, bool add, const DenseWeights<T>& dw, Index m);
 
 /// The same product and the optimizer's step on w in one pass; the states lie like w.
-template <class T>
-void dense_weight_update(const KernelsOf<T>& kernels, int threads, const T* x, Index ldx,
-                         const T* dy, Index ldy, const Update<T>& update, const DenseWeights<T>& w,
-                         T* state1, T* state2, Index m);
+template <class T, class K>
+void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
+                         Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
+                         T* state2, Index m);
 
 /// db = sum of dy over rows.
 template <class T>
 void dense_bias_gradient(const KernelsOf<T>& kernels, int threads, const T* dy, Index ldy, T* db,
                          Index m, Index n);
+
+// Rounding to bfloat16, shared out over threads (kernels.h: round_rows, round_row_pairs).
+void round_rows(const Bf16Kernels& products, int threads, const float* x, Index ldx, float* y,
+                Index ldy, Index m, Index n);
+void round_row_pairs(const Bf16Kernels& products, int threads, const float* x, Index ldx, float* y,
+                     Index ldy, Index m, Index n);
+
+/// Both forms of a layer's weights: `rows` in panels of half the stride, `pairs` in panels of
+/// pair_stride.
+void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<const float>& w,
+                   float* rows, float* pairs, Index pair_stride);
 
 }  // namespace dlcore::ops

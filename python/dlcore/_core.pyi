@@ -75,6 +75,7 @@ class Network:
         early_stopping: bool,
         examples: int = 0,
         clip: bool = False,
+        bf16: bool = False,
     ) -> dict[str, int]: ...
     # head: "identity", "softmax" or "sigmoid", applied to the logits
     def forward(
@@ -130,6 +131,7 @@ class Network:
         clip_norm: float,
         input_scale: float,
         statistics: bool = False,
+        bf16: bool = False,
         on_epoch: Callable[[EpochRecord], object] | None,
         # (epoch, steps done in it, steps in it), at most every 100 ms
         on_progress: Callable[[int, int, int], object] | None,
@@ -150,6 +152,7 @@ def fit_many(
 # Kernels chosen by name; "" asks for the best of this CPU.
 def available_kernels() -> list[str]: ...
 def kernels() -> str: ...
+def has_bf16() -> bool: ...
 def set_kernels(name: str) -> None: ...
 def default_threads() -> int: ...
 def set_threads(threads: int) -> None: ...
