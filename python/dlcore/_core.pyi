@@ -1,4 +1,4 @@
-"""Types of the compiled core (cpp/bindings.cpp)."""
+"""Types of the compiled core (cpp/bindings/)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict

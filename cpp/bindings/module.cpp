@@ -1,0 +1,47 @@
+// The extension dlcore._core. Python is known in this folder and in curves/bindings.cpp only.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "check.h"
+#include "curves/bindings.h"
+#include "kernels/select.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+using namespace dlcore;
+
+// By this symbol threadpoolctl knows the extension (python/dlcore/_threadpool.py).
+extern "C" __attribute__((visibility("default"))) int dlcore_default_threads() {
+  return default_threads();
+}
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled core of dlcore.";
+  m.attr("__version__") = DLCORE_VERSION;
+
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const TypeError& e) {
+      py::set_error(PyExc_TypeError, e.what());
+    }
+  });
+
+  m.def("available_kernels", [] {
+    std::vector<std::string> names;
+    for (const Kernels* set : available_kernels()) names.emplace_back(set->name);
+    return names;
+  });
+  m.def("kernels", [] { return kernels().name; });
+  m.def("has_bf16", [] { return bf16_kernels() != nullptr; });
+  m.def("set_kernels", &set_kernels, py::arg("name"));
+  m.def("default_threads", &default_threads);
+  m.def("set_threads", &set_threads, py::arg("threads"));
+  m.def("pool_threads", &pool_threads);
+
+  bindings::bind_network(m);
+  bindings::bind_functional(m);
+  bind_curves(m);
+}
