@@ -88,6 +88,18 @@ DLCORE_INLINE T row_max(const T* x, Index n) {
   return max_lanes<T>(best);
 }
 
+/// How many of x[0..n) are at least `bound`; no branch depends on the data.
+template <class T>
+DLCORE_INLINE T row_count_at_least(const T* x, T bound, Index n) {
+  const Vec<T> limit = splat(bound), one = splat(T{1});
+  const T lowest = -__builtin_inf();
+  Vec<T> count = {};
+  Index j = 0;
+  for (; j + kLanes<T> <= n; j += kLanes<T>) count += load(x + j) >= limit ? one : Vec<T>{};
+  count += load_partial(x + j, n - j, lowest) >= limit ? one : Vec<T>{};
+  return sum_lanes<T>(count);
+}
+
 /// y = exp(x - max) where y is not null, and the sum.
 template <class T>
 DLCORE_INLINE T row_exp(const T* x, T max, T* y, Index n) {
@@ -136,8 +148,7 @@ void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, 
       T* gradient = dx == nullptr ? nullptr : dx + i * lddx;
       const T sum = row_exp(row, max, gradient, n);
       // The first of equal largest logits counts as the answer; a NaN is never right.
-      bool right = row[label] >= max;
-      for (Index j = 0; right && j < label; ++j) right = row[j] < max;
+      const bool right = row[label] >= max && row_count_at_least(row, max, label) == T{0};
       correct[i] = right ? T{1} : T{0};
       sums[r] = sum;
       distance[r] = max - row[label];

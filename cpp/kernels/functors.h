@@ -1,11 +1,11 @@
-// Activations, losses of single elements and optimizer updates, each formula written once for a
-// value type V: a vector of float or double here, a plain float on a GPU. The first part has all
-// that depends on V beyond + - * / and comparisons; below it, no formula knows how wide V is.
-// Included by body-inl.h after vector-inl.h, so the same rule holds: no standard header.
+// Activations, losses of single elements and optimizer updates, each formula written once. V stands
+// for what one call works on: a vector of float or double here, a single float on a GPU, where
+// Vec<T> is T. The first part holds everything that depends on V beyond fma, sqrt, bit_cast,
+// + - * / and `comparison ? a : b`; no formula below it knows how wide V is.
+// Included after vector-inl.h by each instruction set, so the same rule holds: no standard header.
 //
-// Errors stated in ulp were measured over all 2^32 float32 arguments against double precision, for
-// AVX-512 and AVX2 alike (benchmarks/accuracy/ulp.py measures them again through Python). Float64
-// goes to the C library lane by lane: it is for checking, where speed is second.
+// Float32 has formulas of its own, with the errors of the table at activate(). Float64 calls the C
+// library lane by lane: it serves to check, where speed is second.
 
 #pragma once
 
@@ -38,9 +38,8 @@ DLCORE_INLINE V copysign(V magnitude, V sign) {
   return bit_cast<V>((bit_cast<BitsOf<V>>(magnitude) & ~mask) | (bit_cast<BitsOf<V>>(sign) & mask));
 }
 
-/// The smaller and the larger of x and a limit; NaN in x stays. On x86 minps returns its second
-/// argument then; written as a comparison, the compiler takes two instructions and three times as
-/// long.
+/// The smaller and the larger of x and a limit; NaN in x stays. x86 returns the second argument
+/// then. (GCC 12 makes two instructions of a comparison, by way of a mask register.)
 DLCORE_INLINE Vec<float> at_most(Vec<float> x, Vec<float> limit) {
 #if DLCORE_VECTOR_BYTES == 64
   return _mm512_maskz_min_ps(0xffff, limit, x);
@@ -108,10 +107,10 @@ struct Exponential {
 
 /// For |x| <= 120, s = +1 or -1, and `round` kRound plus an offset.
 ///
-/// e^r = 1 + r + r^2 q(r) on |r| <= 0.34666, q of degree 4 by Sollya's fpminimax for the least
-/// relative error of e^r - 1 (0.24 * 2^-24; of e^r 0.09 * 2^-24). ln 2 = 0x1.62e43p-1 - 0x1.05c61p-29;
-/// the first part has 21 bits, so that its product with n and the difference to x are exact, and
-/// what is rounded is small: the tail.
+/// e^r = 1 + r + r^2 q(r) on |r| <= 0.34666, q of degree 5 by Sollya's fpminimax for the least
+/// relative error of e^r - 1: 0.008 * 2^-24 (degree 4: 0.24, and 1.02 ulp in tanh). ln 2 is split
+/// in two, the first part with 21 bits, so that its product with n and the difference to x are
+/// exact: what is rounded is small, the tail.
 template <int s, class V>
 DLCORE_INLINE Exponential<V> exponential(V x, V low, V round) {
   const V shifted = fma(x, constant<V>(0x1.715476p+0f), round);
@@ -126,14 +125,14 @@ DLCORE_INLINE Exponential<V> exponential(V x, V low, V round) {
   }
   const V r = head + rest;
   const V r2 = r * r;
-  // In pairs: Horner's rule waits a fifth longer for the same five operations.
-  V q = fma(r, constant<V>(0x1.122798p-7f), constant<V>(0x1.555716p-5f));
-  q = fma(r2, constant<V>(0x1.6b735ap-10f), q);
-  q = fma(r2, q, fma(r, constant<V>(0x1.5554bp-3f), constant<V>(0x1.fffffep-2f)));
+  // In pairs, for a shorter chain of operations that wait for each other.
+  V q = fma(r, constant<V>(0x1.9e0c12p-13f), constant<V>(0x1.6d436ep-10f));
+  q = fma(r2, q, fma(r, constant<V>(0x1.111306p-7f), constant<V>(0x1.5554fp-5f)));
+  q = fma(r2, q, fma(r, constant<V>(0x1.555554p-3f), constant<V>(0.5f)));
   return {shifted, head, fma(r2, q, rest)};
 }
 
-/// e^x: at most 0.8 ulp.
+/// e^x
 template <class V>
 DLCORE_INLINE V exp_single(V x) {
   x = at_least(at_most(x, constant<V>(89.0f)), constant<V>(-105.0f));
@@ -230,10 +229,10 @@ struct Logistic {
   V other;  ///< sigmoid(-x)
 };
 
-/// For x in [-113, 80]. With e^-x = 2^-n p, sigmoid = 2^n / (2^n + p): one formula for both signs,
+/// For x in [-113, 60]. With e^-x = 2^-n p, sigmoid = 2^n / (2^n + p): one formula for both signs,
 /// and 2^n scales the quotient at the end, so results fade into the subnormals with one rounding.
 /// The denominator's rounding errors are collected in `low` and enter the Newton step that follows
-/// the division; without them the error would be 2.5 ulp.
+/// the division; without the step sigmoid had 1.5 ulp.
 template <class V>
 DLCORE_INLINE Logistic<V> logistic(V x, V x_low) {
   const Exponential<V> p = exponential<-1>(x, x_low, constant<V>(kRound + 40.0f));
@@ -282,10 +281,11 @@ struct NormalTail {
 
 /// N = 1/2 + n1 a + ... + n4 a^4 and D = 1 + c a N + m1 a + ... + m4 a^4 on [0, 14.75]: a rational
 /// Remez fit of the least relative error, its coefficients rounded one after the other with the
-/// rest fitted again; 0.12 * 2^-24. All are positive, so that no sum cancels, and for large a, where
-/// N / D tends to 1 / (sqrt(2 pi) a), c a N is nearly all of D, so that the error of N falls out.
-/// (N and D as plain polynomials: 4.6 ulp in gelu instead of 3.4. A polynomial of degree 9 in
-/// (a - 4.25) / (a + 4.25): 6.1.)
+/// rest fitted again; 0.12 * 2^-24. All are positive, so that no sum cancels, and c a N is nearly
+/// all of D for large a, where N / D tends to 1 / (sqrt(2 pi) a), so that the error of N falls out.
+/// N and D as plain polynomials gave 4.7 ulp in gelu instead of 3.4, a polynomial of degree 9 in
+/// (a - 4.25) / (a + 4.25) 6.1; gathering what the last steps lose, as logistic() does, gives 2.1
+/// and costs a third more time.
 template <class V>
 DLCORE_INLINE NormalTail<V> normal_tail(V x) {
   const V a = at_most(abs(x), constant<V>(14.75f));
@@ -536,8 +536,8 @@ DLCORE_INLINE Vec<T> gelu_tanh_derivative(Vec<T> x) {
     return gelu_tanh_derivative_single(x);
   } else {
     x = at_least(at_most(x, constant<Vec<T>>(30.0)), constant<Vec<T>>(-30.0));
-    const Vec<T> slope = fma(x * x, constant<Vec<T>>(0x1.b6676bf7450fp-3),
-                             constant<Vec<T>>(0x1.9884533d43651p+0));
+    const Vec<T> slope =
+        fma(x * x, constant<Vec<T>>(0x1.b6676bf7450fp-3), constant<Vec<T>>(0x1.9884533d43651p+0));
     Vec<T> other;
     const Vec<T> gate = gelu_tanh_gate_double(x, other);
     return gate * fma(x * slope, other, constant<Vec<T>>(1.0));
@@ -572,7 +572,7 @@ DLCORE_INLINE Vec<T> activate(Vec<T> x, Vec<T> alpha) {
   } else if constexpr (A == Activation::silu) {
     return silu<T>(x);
   } else if constexpr (A == Activation::softplus) {
-    return at_least(x, Vec<T>{}) + softplus_tail<T>(x);
+    return softplus<T>(x);
   } else {
     return x;
   }

@@ -8,22 +8,24 @@
 namespace dlcore::ops {
 namespace {
 
-// Work of one task, in floating-point operations: some microseconds, several times what handing
-// tasks to a spinning thread costs.
-constexpr Index kTaskFlops = 1 << 20;
+// Work of one task, in floating-point operations: about a microsecond, ten times what claiming a
+// task costs a spinning thread.
+constexpr Index kTaskFlops = 1 << 18;
 constexpr Index kMostTasks = 256;
+// Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
+constexpr Index kLeastRows = 14;
+// Bounds of rows that are transposed afterwards, by blocks of this side.
+constexpr Index kBlockRows = 16;
 // The same for rounding, in elements.
 constexpr Index kTaskElements = 1 << 14;
-// Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
-constexpr Index kRowUnit = 14;
 
 /// Cuts a product over columns (whole panels) first, then over rows.
 struct Cut {
   Cut(Index rows, Index panels, Index flops) {
     const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
     columns = std::clamp<Index>(panels, 1, tasks);
-    const Index units = std::max<Index>(1, (rows + kRowUnit - 1) / kRowUnit);
-    this->rows = std::min((tasks + columns - 1) / columns, units);
+    const Index most = std::max<Index>(1, rows / kLeastRows);
+    this->rows = std::min((tasks + columns - 1) / columns, most);
   }
   Index count() const { return rows * columns; }
   Index rows, columns;
@@ -48,7 +50,7 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(m, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, m, kRowUnit);
+    const Part r = part(task % cut.rows, cut.rows, m, 1);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
     const Index at = r.begin * ldy + c.begin;
     products.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
@@ -66,7 +68,7 @@ void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int th
   const Cut cut(k, 1, 2 * m * n * k);
   T* target = add ? sum : dx;
   parallel_for(threads, cut.rows, [&](Index task) {
-    const Part r = part(task, cut.rows, k, kRowUnit);
+    const Part r = part(task, cut.rows, k, kBlockRows);
     const Index rows = r.end - r.begin;
     products.dense_input_gradient(dyt, ldt, w.w + r.begin * K::kRow, w.panel_stride,
                                   dxt + r.begin * ldt, ldt, m, n, rows);
@@ -85,7 +87,7 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
   const Index n = dw.out_features, k = dw.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
+    const Part r = part(task % cut.rows, cut.rows, k, 1);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
     products.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
                                    dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
@@ -100,7 +102,7 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, k, kRowUnit);
+    const Part r = part(task % cut.rows, cut.rows, k, 1);
     const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,

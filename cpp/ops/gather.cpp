@@ -12,6 +12,8 @@ namespace {
 
 /// Elements with offsets of their own go through this much memory at a time.
 constexpr Index kChunkBytes = 2048;
+// About a microsecond of copying.
+constexpr Index kTaskElements = 1 << 12;
 
 /// Fetches a row that will be needed soon: rows of a shuffled batch lie anywhere in memory, which
 /// the hardware cannot foresee.
@@ -50,7 +52,7 @@ template <class T>
 bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const Index* rows,
             Index first, T scale, T* y, Index ldy, Index m, Index pieces) {
   const Index n = x.features / pieces;
-  const Index tasks = std::clamp<Index>(m * x.features / (1 << 14), 1, std::max<Index>(m, 1));
+  const Index tasks = std::clamp<Index>(m * x.features / kTaskElements, 1, std::max<Index>(m, 1));
   std::atomic<bool> finite{true};
   parallel_for(threads, tasks, [&](Index task) {
     const Part r = part(task, tasks, m, 1);
