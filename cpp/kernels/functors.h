@@ -284,8 +284,8 @@ struct NormalTail {
 /// rest fitted again; 0.12 * 2^-24. All are positive, so that no sum cancels, and c a N is nearly
 /// all of D for large a, where N / D tends to 1 / (sqrt(2 pi) a), so that the error of N falls out.
 /// N and D as plain polynomials gave 4.7 ulp in gelu instead of 3.4, a polynomial of degree 9 in
-/// (a - 4.25) / (a + 4.25) 6.1; gathering what the last steps lose, as logistic() does, gives 2.1
-/// and costs a third more time.
+/// (a - 4.25) / (a + 4.25) more than 6; gathering what the last steps lose, as logistic() does,
+/// gives 2.1 and costs a third more time.
 template <class V>
 DLCORE_INLINE NormalTail<V> normal_tail(V x) {
   const V a = at_most(abs(x), constant<V>(14.75f));
@@ -553,8 +553,23 @@ DLCORE_INLINE Vec<T> softplus_derivative(Vec<T> y) {
   }
 }
 
-/// y = activation(x). Every one lets NaN through and has its limits at the infinities. Largest
-/// errors in float32, in ulp of the true result: see the table at the end of this part.
+/// y = activation(x). NaN stays NaN, and the infinities give the limits, for derivatives too.
+///
+/// Largest errors in float32, AVX-512 and AVX2 alike (the same bits), against double precision, in
+/// ulp of the true result down to the smallest subnormal; every argument was tried for the first
+/// four, every one in 2^-20 <= |x| < 2^8 and every 61st of the others for the rest:
+///
+///   sigmoid 0.82, tanh 0.94, exp 0.86, log 1.02, log1p 1.5, silu 1.5, gelu_tanh 1.5,
+///   softplus 1.8, gelu 3.4
+///
+/// Derivatives cross zero, so two bounds, in units of 2^-23 absolute and in ulp farther away:
+///
+///   gelu'       1.1, and 3.5 ulp outside -1.5 < x < -0.3
+///   gelu_tanh'  1.7, and 6.8 ulp outside -1.5 < x < -0.3
+///   silu'       1.5, and 4.7 ulp outside -2.5 < x < -0.6
+///   softplus'   0.88 ulp of 1 - e^-y
+///
+/// Float64: 4 ulp on samples against long double, with glibc 2.36.
 template <Activation A, class T>
 DLCORE_INLINE Vec<T> activate(Vec<T> x, Vec<T> alpha) {
   if constexpr (A == Activation::relu) {

@@ -77,8 +77,9 @@ T activate(Activation activation, T x, T alpha) {
     case Activation::identity: return x;
     case Activation::relu: return x < 0 ? T{0} : x;
     case Activation::leaky_relu: return x < 0 ? alpha * x : x;
-    case Activation::sigmoid: return sigmoid(x);
-    case Activation::tanh: return std::tanh(x);
+    // In double, because the float functions of some libraries are off by more than 2 ulp.
+    case Activation::sigmoid: return static_cast<T>(sigmoid(static_cast<double>(x)));
+    case Activation::tanh: return static_cast<T>(std::tanh(static_cast<double>(x)));
     // The limits at -infinity would be -infinity * 0.
     case Activation::gelu:
       return std::isinf(x) ? (x > 0 ? x : -T{0}) : T(0.5) * x * std::erfc(-x * kRootHalf<T>);
