@@ -7,8 +7,7 @@
 #include <mutex>
 #include <numeric>
 #include <thread>
-
-#include "check.h"
+#include <utility>
 
 namespace dlcore {
 namespace {
@@ -66,7 +65,7 @@ std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
       const std::size_t i = order[turn];
       std::exception_ptr error;
       try {
-        train_member(members[i], shared, &results[i]);
+        name_member(i, [&] { train_member(members[i], shared, &results[i]); });
       } catch (const Cancelled&) {
         break;
       } catch (...) {
@@ -96,10 +95,8 @@ std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
   while (shared.running > 0 || !shared.finished.empty()) {
     shared.changed.wait_for(lock, kCallTime,
                             [&] { return shared.running == 0 || !shared.finished.empty(); });
-    FleetProgress progress;
-    progress.latest.swap(shared.finished);
-    finished += static_cast<Index>(progress.latest.size());
-    progress.finished = finished;
+    finished += static_cast<Index>(shared.finished.size());
+    const FleetProgress progress{finished, std::exchange(shared.finished, {}), results};
     lock.unlock();
     try {
       if (on_progress && !shared.cancel.load()) on_progress(progress);

@@ -184,15 +184,16 @@ def softmax(logits):
 
 
 def cross_entropy_rows(logits, labels):
-    """-log softmax(x)[label] for every row ([HTF] eq. 11.10)."""
+    """-log softmax(x)[label] over the last axis ([HTF] eq. 11.10)."""
     logits = np.asarray(logits, np.float64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=-1)) - shifted[np.arange(len(labels)), labels]
+    picked = np.take_along_axis(shifted, np.asarray(labels)[..., None], axis=-1)[..., 0]
+    return np.log(np.exp(shifted).sum(axis=-1)) - picked
 
 
 def cross_entropy_derivative(logits, labels):
     """softmax(x) - onehot(label) ([HTF] eq. 11.12 with a softmax output)."""
-    return softmax(logits) - np.eye(np.shape(logits)[1])[labels]
+    return softmax(logits) - np.eye(np.shape(logits)[-1])[labels]
 
 
 def _bce(x, t, delta):
@@ -224,10 +225,10 @@ def loss_forward(kind, prediction, target, sample_weight=None, delta=1.0):
     """The loss of a batch; `prediction` holds logits for the cross-entropies."""
     prediction = np.asarray(prediction, np.float64)
     if kind == "cross_entropy":
-        rows = cross_entropy_rows(prediction, target)
+        elements = cross_entropy_rows(prediction, target)
     else:
         elements = ELEMENT_LOSSES[kind][0](prediction, np.asarray(target, np.float64), delta)
-        rows = elements.reshape(len(elements), -1).mean(axis=1)
+    rows = elements.reshape(len(elements), -1).mean(axis=1)
     w = example_weights(len(rows), sample_weight)
     return float(rows[w > 0] @ w[w > 0])
 
@@ -238,9 +239,8 @@ def loss_backward(kind, prediction, target, sample_weight=None, delta=1.0):
     if kind == "cross_entropy":
         derivative = cross_entropy_derivative(prediction, target)
     else:
-        target = np.asarray(target, np.float64)
-        derivative = ELEMENT_LOSSES[kind][1](prediction, target, delta) / prediction[0].size
-    w = example_weights(len(prediction), sample_weight)
+        derivative = ELEMENT_LOSSES[kind][1](prediction, np.asarray(target, np.float64), delta)
+    w = example_weights(len(prediction), sample_weight) / math.prod(np.shape(target)[1:])
     w = w.reshape(-1, *[1] * (prediction.ndim - 1))
     return np.where(w > 0, derivative, 0.0) * w
 

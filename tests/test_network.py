@@ -47,6 +47,7 @@ def weights_equal(a, b):
     "module",
     [
         "files",
+        "fleet",
         "functional",
         "history",
         "info",
@@ -55,10 +56,15 @@ def weights_equal(a, b):
         "losses",
         "network",
         "optimizers",
+        "saving",
         "schedules",
+        "sklearn",
+        "training",
     ],
 )
 def test_the_examples_in_the_docstrings_run(module):
+    if module == "sklearn":
+        pytest.importorskip("sklearn")
     # dlcore.info is the function, which hides the module of its name
     failed, _ = doctest.testmod(importlib.import_module(f"dlcore.{module}"))
     assert failed == 0
@@ -865,6 +871,78 @@ def test_ctrl_c_returns_soon_and_leaves_a_usable_network():
         if seconds[-1] < 0.1:
             break
     assert min(seconds) < 0.1
+
+
+# Health of the layers.
+
+
+def test_statistics_are_what_they_say():
+    """One step an epoch, by hand in NumPy."""
+    x, y = blobs(40)
+    network = dlcore.Network(
+        [dlcore.Dense(6), dlcore.ReLU(), dlcore.Dense(5), dlcore.Tanh(), dlcore.Dense(3)],
+        input_shape=(4,),
+        dtype="float64",
+    )
+    # Two dead units, and a layer that is partly saturated.
+    bias = np.where(np.arange(6) < 2, -100.0, 0.1)
+    network.set_parameters({"0.bias": bias, "2.weight": 2 * network.parameters["2.weight"]})
+    by_hand = copy.deepcopy(network)
+    options = {"optimizer": dlcore.SGD(0.05), "batch_size": 40, "shuffle": False}
+    records = []
+    history = network.fit(
+        x, y, epochs=3, statistics=True, clip_norm=0.5, on_epoch=records.append, **options
+    )
+    assert list(history.layers) == ["0", "2", "4"]
+    measures = ["gradient_norm", "weight_norm", "update_ratio", "dead", "saturated"]
+    for epoch in range(3):
+        before = by_hand.parameters
+        _, gradients = by_hand.loss_and_gradients(x, y, "cross_entropy")
+        by_hand.fit(x, y, epochs=1, clip_norm=0.5, **options)
+        hidden = np.maximum(x @ before["0.weight"].T + before["0.bias"], 0)
+        squashed = np.tanh(hidden @ before["2.weight"].T + before["2.bias"])
+        share = {"0": np.mean((hidden == 0).all(axis=0)), "2": np.mean(np.abs(squashed) > 0.98)}
+        for name, values in history.layers.items():
+            assert list(values) == measures
+            weight, old = by_hand.parameters[f"{name}.weight"], before[f"{name}.weight"]
+            norm = np.linalg.norm(weight)
+            expected = [
+                np.linalg.norm(gradients[f"{name}.weight"]),
+                norm,
+                np.linalg.norm(weight - old) / norm,
+                share["0"] if name == "0" else np.nan,
+                share["2"] if name == "2" else np.nan,
+            ]
+            found = [values[measure][epoch] for measure in measures]
+            np.testing.assert_allclose(found, expected, rtol=1e-9)
+            np.testing.assert_array_equal(list(records[epoch]["layers"][name].values()), found)
+        assert share["0"] >= 2 / 6
+        assert 0 < share["2"] < 1
+    assert history.to_dict()["layers"]["0"] == history.layers["0"]
+    assert list(history) == ["loss", "accuracy", "learning_rate", "seconds", "examples_per_second"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip_norm", [None, 0.3])
+def test_statistics_change_no_bit(dtype, clip_norm):
+    x, y = blobs(700)
+    options = {"epochs": 3, "batch_size": 16, "clip_norm": clip_norm}
+    plain, measured = classifier(dtype=dtype), classifier(dtype=dtype)
+    assert plain.fit(x, y, **options).layers == {}
+    history = measured.fit(x, y, statistics=True, **options)
+    assert weights_equal(plain, measured)
+    assert all(len(values) == 3 for values in history.layers["0"].values())
+    assert "layers" not in classifier().fit(x, y, epochs=1).to_dict()
+
+
+def test_statistics_of_a_diverging_fit_end_with_nan():
+    x = np.linspace(-10, 10, 64)[:, None]
+    network = dlcore.Network([dlcore.Dense(8), dlcore.Dense(1)], input_shape=(1,))
+    with pytest.warns(dlcore.DivergenceWarning):
+        history = network.fit(x, x, optimizer=dlcore.SGD(1.0, 0.9), batch_size=16, statistics=True)
+    norms = history.layers["0"]["gradient_norm"]
+    assert len(norms) == history.epochs == len(history.loss)
+    assert math.isnan(norms[-1])
 
 
 # Parameters, description, copies.

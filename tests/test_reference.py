@@ -140,6 +140,22 @@ def test_weighted_loss_is_a_weighted_mean(kind):
     assert not reference.loss_backward(kind, LOGITS, target, zero).any()
 
 
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_of_several_positions(kind):
+    """Outputs of shape (positions, features): the mean over all, as one long batch."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, 2, 3))
+    labelled = kind == "cross_entropy"
+    target = rng.integers(0, 3, (4, 2)) if labelled else rng.random((4, 2, 3))
+    rows = x.reshape(8, 3), target.reshape(8) if labelled else target.reshape(8, 3)
+    close(reference.loss_forward(kind, x, target), reference.loss_forward(kind, *rows))
+    gradient = reference.loss_backward(kind, x, target)
+    close(gradient.reshape(8, 3), reference.loss_backward(kind, *rows))
+    weighted = reference.loss_backward(kind, x, target, np.array([0, 0, 2, 0]))
+    close(weighted[2], 4 * gradient[2])
+    assert not weighted[[0, 1, 3]].any()
+
+
 def test_softmax_and_cross_entropy_survive_large_logits():
     logits = np.array([[1e300, 0.0, -1e300], [-np.inf, 0.0, 0.0]])
     np.testing.assert_array_equal(reference.softmax(logits), [[1, 0, 0], [0, 0.5, 0.5]])

@@ -57,7 +57,7 @@ def randomise(network, seed, scale=0.5):
 def targets(rng, loss, count, shape):
     """Labels or values for a loss."""
     if loss == "cross_entropy":
-        return rng.integers(0, shape[-1], count)
+        return rng.integers(0, shape[-1], (count, *shape[:-1]))
     return rng.random((count, *shape))
 
 
@@ -79,7 +79,8 @@ def architectures(draw, kind):
             layers += [dlcore.Dense(draw(widths)), activation]
             if draw(st.booleans()):
                 layers += [dlcore.Residual([dlcore.Dense(layers[0].units), activation])]
-        layers.append(dlcore.Flatten())
+        if draw(st.booleans()):  # else every position of an example has outputs of its own
+            layers.append(dlcore.Flatten())
     width = None
     for block in draw(
         st.lists(st.sampled_from(["dense", "linear", "residual", "dropout", "bare"]), max_size=4)

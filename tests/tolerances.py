@@ -15,6 +15,7 @@ reference's own rounding; for float32 it pays for the same formula in another or
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -364,19 +365,21 @@ class Bounds:
         return w, self.eps * (3 if sample_weight is None else count + 3)
 
     def _rows(self, kind, x, target, delta):
-        """An upper bound of |l| summed over its terms, and of the error of each row's loss."""
+        """Upper bounds of each example's loss, the sum of its terms, and of its error."""
         eps = self.eps
         if kind == "cross_entropy":
             share, _, mean, largest = self._softmax(x)
-            picked = np.arange(len(target)), target
-            shifted = x.value.max(axis=-1) - x.value[picked]
-            rows = reference.cross_entropy_rows(x.value, target)
+            mean, largest, label = mean[..., 0], largest[..., 0], np.asarray(target)[..., None]
+            picked = np.take_along_axis(x.value, label, axis=-1)[..., 0]
+            shifted = x.value.max(axis=-1) - picked
+            loss = reference.cross_entropy_rows(x.value, target)
             # dl = sum_j p_j d_j - d_label
-            passed = (share * x.error).sum(axis=-1) + x.error[picked]
-            passed = np.minimum(passed * np.exp(2 * largest[:, 0]), 2 * largest[:, 0])
-            log = np.abs(rows - shifted)
-            error = mean[:, 0] + LOG_ULPS * eps * log + 2 * eps * np.abs(shifted)
-            return np.abs(rows), passed + error
+            passed = (share * x.error).sum(axis=-1)
+            passed = passed + np.take_along_axis(x.error, label, axis=-1)[..., 0]
+            passed = np.minimum(passed * np.exp(2 * largest), 2 * largest)
+            log = np.abs(loss - shifted)
+            error = passed + mean + LOG_ULPS * eps * log + 2 * eps * np.abs(shifted)
+            return self._example_means(np.abs(loss), error)
         forward, backward = reference.ELEMENT_LOSSES[kind]
         v, e = x.value, x.error
         loss, slope = forward(v, target, delta), np.abs(backward(v, target, delta))
@@ -390,10 +393,12 @@ class Bounds:
             terms = np.where(r <= delta * (1 + 4 * eps), r * r, delta * (2 * r + delta))
             error = np.minimum(slope + e / 2, delta) * e + 3 * eps * terms
         error = np.where(np.abs(v - target) + e > self.max, np.inf, error)
-        terms = np.abs(loss) + error + self.tiny
-        terms, error = terms.reshape(len(v), -1), error.reshape(len(v), -1)
-        count = terms.shape[1]
-        return terms.mean(axis=1), error.mean(axis=1) + (count + 2) * eps * terms.mean(axis=1)
+        return self._example_means(np.abs(loss), error)
+
+    def _example_means(self, loss, error):
+        terms = (loss + error + self.tiny).reshape(len(loss), -1)
+        mean, count = terms.mean(axis=1), terms.shape[1]
+        return mean, error.reshape(len(loss), -1).mean(axis=1) + (count + 2) * self.eps * mean
 
     def loss_forward(self, kind, prediction, target, sample_weight=None, delta=1.0):
         x = self._bounded(prediction)
@@ -416,10 +421,9 @@ class Bounds:
         with np.errstate(all="ignore"):
             if kind == "cross_entropy":
                 share, relative, _, _ = self._softmax(x)
-                scale, derivative = 1, reference.cross_entropy_derivative(x.value, target)
-                error = share * relative + x.shape[1] * self.tiny + eps * np.abs(derivative)
+                derivative = reference.cross_entropy_derivative(x.value, target)
+                error = share * relative + x.shape[-1] * self.tiny + eps * np.abs(derivative)
             else:
-                scale = x.value[0].size
                 derivative = reference.ELEMENT_LOSSES[kind][1](x.value, target, delta)
                 if kind == "binary_cross_entropy":
                     sigmoid = derivative + target
@@ -430,7 +434,7 @@ class Bounds:
                     error = e + eps * np.abs(derivative)
                 error = error + eps * (np.abs(derivative) + error)
             w, relative_weight = self._weights(len(x), sample_weight)
-            w = w.reshape(-1, *[1] * (x.value.ndim - 1)) / scale
+            w = w.reshape(-1, *[1] * (x.value.ndim - 1)) / math.prod(np.shape(target)[1:])
             value = np.where(w > 0, derivative, 0.0) * w
             reach = np.abs(derivative) + error
             error = np.where(reach <= self.max, w * error, np.inf)

@@ -386,13 +386,17 @@ class PyNetwork {
 /// as they were. Each array is looked through once.
 void refuse_not_finite_rows(const std::vector<Member>& members) {
   std::set<const std::byte*> seen;
-  for (const Member& member : members) {
+  const auto look_through = [&](const RowsView& x, const char* what) {
     ops::Position at{};
-    if (!seen.insert(member.data.x.base).second) continue;
-    if (ops::find_not_finite(member.data.x, nullptr, member.data.x.rows, &at)) {
-      check(false, "fit_many: x holds ", at.value, " at row ", at.row, ", column ", at.column,
-            "; remove or replace such values first");
+    if (!seen.insert(x.base).second) return;
+    if (ops::find_not_finite(x, nullptr, x.rows, &at)) {
+      check(false, "fit_many: ", what, "x holds ", at.value, " at row ", at.row, ", column ",
+            at.column, "; remove or replace such values first");
     }
+  };
+  for (const Member& member : members) {
+    look_through(member.data.x, "");
+    if (member.options.validation) look_through(member.options.validation->x, "validation_data: ");
   }
 }
 
@@ -405,8 +409,10 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
     auto& network = networks[i].cast<PyNetwork&>();
     check(seen.insert(&network.core()).second, "fit_many: network ", i,
           " is given twice; a network can train once at a time");
-    members.push_back(network.member(xs[i].cast<py::array>(), ys[i].cast<py::array>(),
-                                     settings[i].cast<py::dict>()));
+    name_member(i, [&] {
+      members.push_back(network.member(xs[i].cast<py::array>(), ys[i].cast<py::array>(),
+                                       settings[i].cast<py::dict>()));
+    });
   }
   std::vector<FitResult> results;
   {
@@ -416,7 +422,9 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {
-        for (const std::size_t i : progress.latest) on_finish(i);
+        for (const std::size_t i : progress.latest) {
+          on_finish(i, result_dict(progress.results[i]));
+        }
       }
       if (!on_progress.is_none()) on_progress(progress.finished, members.size());
     });

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlcore import files, functional, initializers, losses, optimizers, schedules
 from dlcore._core import __version__
+from dlcore.fleet import fit_many
 from dlcore.history import DivergenceWarning, EarlyStopping, History
 from dlcore.info import info
 from dlcore.layers import (
@@ -25,11 +26,12 @@ from dlcore.layers import (
     Softplus,
     Tanh,
 )
-from dlcore.network import Network, load
+from dlcore.network import Network
 from dlcore.optimizers import SGD, Adam, AdamW
+from dlcore.saving import load
 
 if TYPE_CHECKING:
-    from dlcore import scaling
+    from dlcore import scaling, sklearn
 
 __all__ = [
     "GELU",
@@ -53,6 +55,7 @@ __all__ = [
     "Tanh",
     "__version__",
     "files",
+    "fit_many",
     "functional",
     "info",
     "initializers",
@@ -61,6 +64,7 @@ __all__ = [
     "optimizers",
     "scaling",
     "schedules",
+    "sklearn",
 ]
 
 # Loaded on first use, so that `import dlcore` stays quick and needs NumPy alone.

@@ -137,15 +137,15 @@ class Network:
         on_progress: Callable[[int, int, int], object] | None,
     ) -> FitResult: ...
 
-# One dict of fit's keyword arguments a network, without on_progress; on_finish(i) is called when
-# network i is done, on_progress(finished, networks) at most every 50 ms.
+# One dict of fit's keyword arguments a network, without on_progress; on_finish(i, its result) is
+# called when network i is done, on_progress(finished, networks) at most every 50 ms.
 def fit_many(
     networks: list[Network],
     xs: list[Array],
     ys: list[Array],
     settings: list[dict[str, Any]],
     threads: int,
-    on_finish: Callable[[int], object] | None,
+    on_finish: Callable[[int, FitResult], object] | None,
     on_progress: Callable[[int, int], object] | None,
 ) -> list[FitResult]: ...
 

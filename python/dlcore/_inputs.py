@@ -1,4 +1,4 @@
-"""What people pass to a network, turned into the arrays that the core takes.
+"""What people pass to a network, turned into what the core takes.
 
 An array that is right already is never copied. `what` begins each error's sentence, as in
 "fit: x".
@@ -7,13 +7,14 @@ An array that is right already is never copied. `what` begins each error's sente
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import losses
+from dlcore import _core, losses
 from dlcore._settings import describe, integer, number
+from dlcore.info import cuda_status
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -54,7 +55,7 @@ def cast(array: Array, dtype: str) -> Array:
 
 
 def examples(
-    x: ArrayLike, input_shape: tuple[int, ...], dtype: str, what: str, empty: bool
+    x: ArrayLike, input_shape: tuple[int, ...], dtype: str, empty: bool, what: str
 ) -> Array:
     """Return `x` as one of the core's dtypes, of shape (n, *input_shape), in any layout."""
     array = numeric(x, what)
@@ -171,7 +172,7 @@ def sample_weights(given: ArrayLike | None, count: int, what: str) -> Array | No
     """Return weights as float64 of shape (count,), finite, not negative and not all zero."""
     if given is None:
         return None
-    weights = numeric(given, what).astype(np.float64)
+    weights = numeric(given, what).astype(np.float64, order="C", copy=False)
     if weights.shape != (count,):
         raise ValueError(f"{what} needs shape ({count},), one per example, found {weights.shape}")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
@@ -186,23 +187,157 @@ def sample_weights(given: ArrayLike | None, count: int, what: str) -> Array | No
 
 
 def class_weights(
-    given: object, labels: Array | None, weights: Array | None, classes: int, what: str
+    given: object,
+    labels: Array | None,
+    weights: Array | None,
+    rows: Array | None,
+    classes: int,
+    what: str,
 ) -> Array:
-    """Multiply the weight of each example's class into its weight."""
+    """Multiply the weight of each example's class into its weight.
+
+    "balanced" counts the classes of `rows`, those that are trained on; None means all.
+    """
     if labels is None:
         raise ValueError(f"{what} needs one class per example in y; use sample_weight instead")
     known = np.clip(labels, 0, classes - 1)  # the core reports a label out of range, by its place
+    used = known if rows is None else known[rows]
     by_class = np.ones(classes)
     if isinstance(given, Mapping):
         for key, value in given.items():
             label = integer(f"{what}: a class", key, 0, classes - 1)
             by_class[label] = number(f"{what}[{label}]", value, 0)
     elif isinstance(given, str) and given == "balanced":
-        counts = np.bincount(known, minlength=classes)
-        by_class = len(known) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        counts = np.bincount(used, minlength=classes)
+        by_class = len(used) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     else:
         raise TypeError(f'{what} needs a dict of weights or "balanced", found {describe(given)}')
     result: Array = by_class[known] if weights is None else by_class[known] * weights
-    if not result.any():
-        raise ValueError(f"{what} leaves no example with a weight above 0")
+    check_some_weight(result, rows, f"{what} leaves")
     return result
+
+
+def check_some_weight(weights: Array | None, rows: Array | None, what: str) -> None:
+    """Refuse weights that are all zero in the rows that are trained on."""
+    if weights is not None and not (weights if rows is None else weights[rows]).any():
+        raise ValueError(f"{what} no example with a weight above 0")
+
+
+def parameters(
+    given: Mapping[str, ArrayLike],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str,
+    operation: str,
+) -> dict[str, Array]:
+    """Return values of parameters, each known by name, of its shape, in `dtype` and finite."""
+    checked = {}
+    for name, values in given.items():
+        what = f'{operation}"{name}"'
+        if name not in shapes:
+            raise ValueError(f"{what} is not a parameter; there are {listing(list(shapes))}")
+        value = numeric(values, what)
+        if value.shape != shapes[name]:
+            raise ValueError(f"{what} needs {shapes[name]} but is {value.shape}")
+        value = np.ascontiguousarray(cast(value, dtype))
+        finite = np.isfinite(value)
+        if not finite.all():
+            where = tuple(int(i) for i in np.argwhere(~finite)[0])
+            raise ValueError(f"{what} needs finite values, found {value[where]} at {where}")
+        checked[name] = value
+    return checked
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return names for an error's sentence, the first few where they are many."""
+    shown = ", ".join(f'"{name[:40]}"' for name in names[:8])
+    return f"{shown}, and {len(names) - 8} more" if len(names) > 8 else shown or "none"
+
+
+def rows(given: object, count: int, what: str) -> Array | None:
+    """Return the rows that a slice, a mask or integers choose of `count`, or None for all.
+
+    Integers count from the end where they are negative, and may repeat, as in NumPy.
+    """
+    if given is None:
+        return None
+    if isinstance(given, slice):
+        try:
+            chosen = np.arange(count)[given]
+        except TypeError:
+            raise TypeError(f"{what} needs a slice of integers, found {describe(given)}") from None
+    else:
+        chosen = numeric(given, what)  # type: ignore[arg-type]
+        if chosen.ndim != 1:
+            raise ValueError(f"{what} needs one axis of row numbers, found shape {chosen.shape}")
+        if chosen.dtype == bool:
+            if len(chosen) != count:
+                raise ValueError(
+                    f"{what} needs {count} booleans, one per example, found {len(chosen)}"
+                )
+            chosen = np.flatnonzero(chosen)
+        elif chosen.dtype.kind == "f" and chosen.size:
+            raise TypeError(f"{what} needs integers or booleans, found {chosen.dtype}")
+    wrong = np.flatnonzero((chosen < -count) | (chosen >= count))
+    if wrong.size:
+        raise ValueError(
+            f"{what} needs rows from 0 to {count - 1}, found {chosen[wrong[0]]} at index {wrong[0]}"
+        )
+    if not chosen.size:
+        raise ValueError(f"{what} needs at least one row, found none")
+    chosen = chosen.astype(np.int64)
+    return np.where(chosen < 0, chosen + count, chosen)
+
+
+def scale(x: Array, given: float | None, remembered: float | None, operation: str) -> float:
+    """Return the factor on every input: as given, else as remembered, else by the dtype."""
+    if given is not None:
+        return number(f"{operation}: input_scale", given, 0, include_low=False)
+    if remembered is not None:
+        return remembered
+    return 1 / 255 if x.dtype == np.uint8 else 1.0
+
+
+def threads(given: object, operation: str) -> int:
+    """Return a number of threads; None means what `dlcore.info` calls "threads"."""
+    if given is None:
+        return _core.default_threads()
+    return integer(f"{operation}: threads", given, 1, 1024)
+
+
+def clip_norm(given: object, operation: str) -> float:
+    """Return the limit on the gradient's norm as the core takes it; None means 0, no limit."""
+    if given is None:
+        return 0.0
+    return number(f"{operation}: clip_norm", given, 0, include_low=False)
+
+
+def shape(given: object) -> tuple[int, ...]:
+    """Return the shape of one example."""
+    what = "Network: input_shape"
+    if not isinstance(given, (tuple, list)):
+        return (integer(what, given, 1),)
+    if not given:
+        raise ValueError(f"{what} needs at least one size, found {given!r}")
+    return tuple(integer(f"{what}[{axis}]", size, 1) for axis, size in enumerate(given))
+
+
+def float_dtype(given: object) -> str:
+    """Return the name of a dtype that a network can have."""
+    try:
+        name = np.dtype(given).name  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        name = ""
+    if given is None or name not in ("float32", "float64"):
+        what = 'Network: dtype needs to be "float32" or "float64"'
+        raise ValueError(f"{what}, found {describe(given)}")
+    return str(name)
+
+
+def device(given: object) -> str:
+    """Return the name of a device that can be used."""
+    if given == "cpu":
+        return "cpu"
+    if isinstance(given, str) and given.split(":")[0] == "cuda":
+        why = cuda_status()[1]
+        raise RuntimeError(f'Network: device="{given}" is not available: {why}; use device="cpu"')
+    raise ValueError(f'Network: device needs to be "cpu" or "cuda", found {describe(given)}')

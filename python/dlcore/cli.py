@@ -1,7 +1,7 @@
 """The command ``dlcore``.
 
-Exit status: 0, 1 if runs failed, 2 with one sentence if something asked for cannot be done, 130 after
-Ctrl-C.
+Exit status: 0, 1 if runs failed, 2 with one sentence if something asked for cannot be done, 130
+after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,9 +103,9 @@ def _add_study(commands: Any) -> None:
     study = commands.add_parser(
         "study",
         help="learning curves of networks beside simpler learners, and what they advise",
-        description="Train networks and simpler learners on growing parts of your data and report what "
-        "more data, a larger network or a network at all would bring. Without options: scikit-learn's "
-        "digits. Started again with the same settings it goes on where it stopped.",
+        description="Train networks and simpler learners on growing parts of your data and report "
+        "what more data, a larger network or a network at all would bring. Without options: "
+        "scikit-learn's digits. Started again with the same settings it goes on where it stopped.",
     )
     data = study.add_argument_group("data")
     data.add_argument(
@@ -128,7 +128,7 @@ def _add_study(commands: Any) -> None:
         "--missing",
         choices=("error", "drop", "impute"),
         default="error",
-        help="missing values: an error (default), leave the row out, or fill in from the training rows",
+        help="missing values: an error (default), row left out, filled in from the training rows",
     )
     data.add_argument(
         "--task",
@@ -163,6 +163,7 @@ def _add_study(commands: Any) -> None:
     )
     how = study.add_argument_group("how")
     how.add_argument("--out", metavar="DIR", help="default study-NAME, named after the data")
+    how.add_argument("--dask", metavar="ADDRESS", help="make the runs on a Dask cluster")
     how.add_argument("--budget", metavar="SECONDS", type=float, help="start no run after so long")
     how.add_argument(
         "--workers", metavar="N", type=_positive, help="runs at a time, default one per CPU"
@@ -192,8 +193,8 @@ def _study(options: argparse.Namespace) -> int:
         names = ", ".join("scikit-learn" if name == "sklearn" else name for name in missing)
         _fail(
             "dlcore study",
-            f"{names} {'is' if len(missing) == 1 else 'are'} not installed; install dlcore with its lab "
-            "extra, in a checkout: pip install '.[lab]', or from a wheel file: pip install "
+            f"{names} {'is' if len(missing) == 1 else 'are'} not installed; install dlcore with "
+            "its lab extra, in a checkout: pip install '.[lab]', or from a wheel file: pip install "
             "'FILE.whl[lab]'",
         )
     if options.budget is not None and not options.budget > 0:
@@ -236,9 +237,10 @@ def _study(options: argparse.Namespace) -> int:
         f"{len(study.seeds)} seeds: {len(study.runs):,} runs",
         flush=True,
     )
-    outcome = study.run(
-        budget_seconds=options.budget, workers=options.workers, progress=not options.quiet
-    )
+    with _executor(options.dask) as executor:
+        outcome = study.run(
+            executor, options.budget, workers=options.workers, progress=not options.quiet
+        )
     found = f", {outcome.found:,} found in {folder / 'study.db'}" if outcome.found else ""
     print(f"{outcome.made:,} runs made in {outcome.seconds:.0f} s{found}")
     for sentence in outcome.failed[:5]:
@@ -250,14 +252,13 @@ def _study(options: argparse.Namespace) -> int:
             "failures": f"{len(outcome.failed)} failed",
             "workers": "the workers died",
         }[outcome.stopped]
-        print(f"{outcome.left:,} runs are left ({why}); the same command goes on with them")
+        are = "run is" if outcome.left == 1 else "runs are"
+        print(f"{outcome.left:,} {are} left ({why}); the same command goes on with the rest")
     if outcome.made + outcome.found:
         print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
         print(f"\n{study.advice.sentence}\n")
         report = study.report(folder / "report.html")
-        print(
-            f"{report}  (numbers: {report.with_suffix('.csv').name}, {report.with_suffix('.json').name})"
-        )
+        print(f"{report}  (the same numbers: {report.stem}.csv, {report.stem}.json)")
         if outcome.stopped != "interrupted":
             kept = keep_best_network(study, folder / "model")
             if kept is not None:
@@ -267,6 +268,26 @@ def _study(options: argparse.Namespace) -> int:
     if outcome.stopped == "interrupted":
         _leave(130)
     return 1 if outcome.failed or outcome.stopped == "workers" else 0
+
+
+@contextlib.contextmanager
+def _executor(address: str | None) -> Iterator[Any]:
+    """The executor of a Dask cluster, or None."""
+    if address is None:
+        yield None
+        return
+    from dlcore.data import DataError
+
+    if not _has("distributed"):
+        raise DataError("--dask needs Dask distributed; install it: pip install distributed")
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--dask {address}: no scheduler answers there ({error})") from None
+    with client:
+        yield client.get_executor()
 
 
 def _leave(status: int) -> NoReturn:

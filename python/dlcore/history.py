@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from dlcore._core import FitResult
 
 
+# What `History.layers` holds of each layer, in this order.
+LAYER_MEASURES = ("gradient_norm", "weight_norm", "update_ratio", "dead", "saturated")
+
+
 class DivergenceWarning(RuntimeWarning):
     """A fit stopped as its loss was no longer finite; the network is at its last finite state."""
 
@@ -78,6 +82,24 @@ class History(Mapping[str, "list[float]"]):
     best_epoch : int
         The epoch, counted from 1, with the lowest validation loss, or the lowest loss without
         validation data; 0 where none was finite.
+    layers : dict of str to dict of str to list of float
+        Health of each dense layer by epoch, where the fit was asked for `statistics`, else empty:
+        ``history.layers["0"]["dead"][-1]``. See the notes.
+
+    Notes
+    -----
+    The measures in `layers` are means over every 16th step of an epoch, its first one included;
+    NaN where a measure does not apply, and in the epoch in which a fit diverged.
+
+    ==================  ======================================================================
+    gradient_norm       2-norm of the gradient of the layer's weight, before clipping
+    weight_norm         2-norm of the weight after the step; the bias counts in none of these
+    update_ratio        2-norm of the weight's change in the step, divided by ``weight_norm``;
+                        about 1e-3 is healthy
+    dead                with ReLU after the layer: share of units that are 0 for the whole batch
+    saturated           with sigmoid or tanh after the layer: share of results that are within
+                        1 % of the range's width of one of its ends
+    ==================  ======================================================================
 
     Examples
     --------
@@ -96,8 +118,9 @@ class History(Mapping[str, "list[float]"]):
     stopped: str
     message: str
     best_epoch: int
+    layers: dict[str, dict[str, list[float]]]
 
-    def __init__(self, result: FitResult, names: Sequence[str]) -> None:
+    def __init__(self, result: FitResult, names: Sequence[str], layers: Sequence[str] = ()) -> None:
         records: list[Mapping[str, Any]] = list(result["epochs"])
         self._values = {name: [float(record[name]) for record in records] for name in names}
         self.epochs = len(records)
@@ -106,6 +129,14 @@ class History(Mapping[str, "list[float]"]):
         watched = self._values.get("val_loss", self._values["loss"])
         finite = [(value, epoch) for epoch, value in enumerate(watched, 1) if math.isfinite(value)]
         self.best_epoch = min(finite)[1] if finite else 0
+        by_epoch = [layer_statistics(record) for record in records]
+        self.layers = {
+            layer: {
+                measure: [epoch.get(layer, {}).get(measure, math.nan) for epoch in by_epoch]
+                for measure in LAYER_MEASURES
+            }
+            for layer in layers
+        }
 
     def __getitem__(self, name: str) -> list[float]:
         try:
@@ -132,8 +163,13 @@ class History(Mapping[str, "list[float]"]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, strings and lists, ready for ``json.dump``."""
+        statistics = {
+            layer: {measure: list(values) for measure, values in measures.items()}
+            for layer, measures in self.layers.items()
+        }
         return {
             **{name: list(values) for name, values in self._values.items()},
+            **({"layers": statistics} if statistics else {}),
             "epochs": self.epochs,
             "stopped": self.stopped,
             "best_epoch": self.best_epoch,
@@ -147,6 +183,14 @@ class History(Mapping[str, "list[float]"]):
         return f"History({', '.join(shown)})"
 
 
+def layer_statistics(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the health of each layer in one of the core's records of an epoch, by name."""
+    return {
+        layer["name"]: {measure: float(layer[measure]) for measure in LAYER_MEASURES}
+        for layer in record["layers"]
+    }
+
+
 class ProgressLine:
     """Shows a fit on the standard error stream: a line per epoch and a bar on a terminal."""
 
@@ -157,14 +201,10 @@ class ProgressLine:
 
     def step(self, epoch: int, done: int, steps: int) -> None:
         """Draw the bar after `done` of the `steps` steps of `epoch`."""
-        if not self._moving:
-            return
-        share = ((epoch - 1) + done / max(steps, 1)) / self._epochs
-        passed = time.monotonic() - self._start
-        left = f", {passed / share - passed:.0f} s left" if share > 0 else ""
-        filled = round(20 * done / max(steps, 1))
-        bar = "#" * filled + "-" * (20 - filled)
-        self._write(f"\r\x1b[Kepoch {epoch}/{self._epochs} [{bar}]{left}")
+        if self._moving:
+            share = ((epoch - 1) + done / max(steps, 1)) / self._epochs
+            left = _time_left(share, time.monotonic() - self._start)
+            _write(f"\r\x1b[Kepoch {epoch}/{self._epochs} {_bar(done / max(steps, 1))}{left}")
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Write the line of a finished epoch."""
@@ -176,9 +216,41 @@ class ProgressLine:
         shown.append(f"{record['seconds']:.2g} s")
         shown.append(f"{record['examples_per_second']:,.0f} examples/s")
         clear = "\r\x1b[K" if self._moving else ""
-        self._write(f"{clear}epoch {record['epoch']}/{self._epochs}: {', '.join(shown)}\n")
+        _write(f"{clear}epoch {record['epoch']}/{self._epochs}: {', '.join(shown)}\n")
 
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+
+class FleetLine:
+    """Shows many fits on the standard error stream: a bar on a terminal, and a line at the end."""
+
+    def __init__(self) -> None:
+        self._moving = sys.stderr.isatty()
+        self._start = time.monotonic()
+        self._ended = False
+
+    def step(self, finished: int, networks: int) -> None:
+        """Draw the bar after `finished` of the `networks`."""
+        passed = time.monotonic() - self._start
+        clear = "\r\x1b[K" if self._moving else ""
+        if self._ended:
+            return  # the core may report the last one twice
+        if finished == networks:
+            self._ended = True
+            _write(f"{clear}{networks} networks: {passed:.2g} s\n")
+        elif self._moving:
+            share = finished / networks
+            shown = f"{finished} of {networks} networks {_bar(share)}{_time_left(share, passed)}"
+            _write(clear + shown)
+
+
+def _bar(share: float) -> str:
+    filled = round(20 * share)
+    return f"[{'#' * filled}{'-' * (20 - filled)}]"
+
+
+def _time_left(share: float, passed: float) -> str:
+    return f", {passed / share - passed:.0f} s left" if share > 0 else ""
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

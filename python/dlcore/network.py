@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dlcore import _core, _inputs, files, initializers, layers, losses, optimizers
-from dlcore._settings import Text, describe, integer, number
-from dlcore.history import DivergenceWarning, EarlyStopping, History, ProgressLine
-from dlcore.info import cuda_status
+from dlcore import (
+    _core,
+    _inputs,
+    _summary,
+    initializers,
+    layers,
+    losses,
+    optimizers,
+    saving,
+    training,
+)
+from dlcore._settings import Text, describe, integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from dlcore.history import EarlyStopping, History
     from dlcore.layers import Step
     from dlcore.losses import Loss
     from dlcore.optimizers import Optimizer
 
     Array = NDArray[Any]
 
-_FILE_FORMAT = 1
 # Examples in one native call of predict and evaluate: enough to fill the products, small enough
 # that the activations stay in a few megabytes.
 _PREDICT_BATCH = 256
@@ -135,10 +139,10 @@ class Network:
     ) -> None:
         """Do all of the construction but the drawing of weights, which start as zeros."""
         self.layers = layers.check_layers(steps, "Network: layers")
-        self.input_shape = _shape(input_shape)
+        self.input_shape = _inputs.shape(input_shape)
         self.seed = integer("Network: seed", seed, 0, 2**64 - 1)
-        self.dtype = _float_dtype(dtype)
-        self.device = _device(device)
+        self.dtype = _inputs.float_dtype(dtype)
+        self.device = _inputs.device(device)
         self.loss = None
         self.optimizer = None
         self.input_scale = None
@@ -221,23 +225,8 @@ class Network:
 
     def _set(self, parameters: Mapping[str, ArrayLike], operation: str = "") -> None:
         """Check all values, then set them; `operation` begins the error's sentence."""
-        names = self._core.parameter_names
-        checked = {}
-        for name, given in parameters.items():
-            what = f'{operation}"{name}"'
-            if name not in names:
-                raise ValueError(f"{what} is not a parameter; there are {_listing(names)}")
-            value = _inputs.numeric(given, what)
-            shape = self._core.parameter_shape(name)
-            if value.shape != shape:
-                raise ValueError(f"{what} needs {shape} but is {value.shape}")
-            value = np.ascontiguousarray(_inputs.cast(value, self.dtype))
-            finite = np.isfinite(value)
-            if not finite.all():
-                where = tuple(int(i) for i in np.argwhere(~finite)[0])
-                raise ValueError(f"{what} needs finite values, found {value[where]} at {where}")
-            checked[name] = value
-        for name, value in checked.items():
+        shapes = {name: self._core.parameter_shape(name) for name in self._core.parameter_names}
+        for name, value in _inputs.parameters(parameters, shapes, self.dtype, operation).items():
             self._core.set_parameter(name, value)
 
     def __call__(
@@ -318,8 +307,10 @@ class Network:
         threads: int | None,
     ) -> Array:
         data = self._examples(x, operation, "x")
-        scale = self._scale(data, input_scale, operation)
-        result = self._core.forward(data, head, scale, _PREDICT_BATCH, _threads(threads, operation))
+        scale = _inputs.scale(data, input_scale, self.input_scale, operation)
+        result = self._core.forward(
+            data, head, scale, _PREDICT_BATCH, _inputs.threads(threads, operation)
+        )
         return result.reshape(len(data), *self.output_shape)
 
     def evaluate(
@@ -370,11 +361,15 @@ class Network:
             targets,
             chosen._native(),
             _inputs.sample_weights(sample_weight, len(data), "evaluate: sample_weight"),
-            self._scale(data, input_scale, "evaluate"),
+            _inputs.scale(data, input_scale, self.input_scale, "evaluate"),
             _PREDICT_BATCH,
-            _threads(threads, "evaluate"),
+            _inputs.threads(threads, "evaluate"),
         )
-        return {"loss": value, "accuracy": accuracy} if _has_accuracy(chosen) else {"loss": value}
+        return (
+            {"loss": value, "accuracy": accuracy}
+            if training.has_accuracy(chosen)
+            else {"loss": value}
+        )
 
     def loss_and_gradients(
         self,
@@ -431,9 +426,9 @@ class Network:
             targets,
             chosen._native(),
             _inputs.sample_weights(sample_weight, len(data), f"{operation}: sample_weight"),
-            self._scale(data, input_scale, operation),
-            _threads(threads, operation),
-            _clip_norm(clip_norm, operation),
+            _inputs.scale(data, input_scale, self.input_scale, operation),
+            _inputs.threads(threads, operation),
+            _inputs.clip_norm(clip_norm, operation),
             seed,
         )
 
@@ -457,6 +452,7 @@ class Network:
         clip_norm: float | None = None,
         precision: str | None = None,
         input_scale: float | None = None,
+        statistics: bool = False,
         progress: bool | Callable[[int, int, int], object] = False,
     ) -> History:
         """Train on `x` and `y`; called again, go on training.
@@ -512,6 +508,10 @@ class Network:
         input_scale : float, optional
             Factor on every input, here and from now on wherever none is given; left out, 1/255
             for uint8 and 1 for other dtypes.
+        statistics : bool, default False
+            Whether to measure the health of each dense layer, which takes some time:
+            gradient and weight norms, dead and saturated units, in `History.layers`. The weights
+            get the same bits with and without.
         progress : bool or callable, default False
             True shows a progress line on the standard error stream. A callable gets (epoch, steps
             done in it, steps in it), at most every 50 ms.
@@ -541,99 +541,28 @@ class Network:
             On Ctrl-C, within 100 ms or at the end of the running step; the network stays usable,
             at the last whole step.
         """
-        chosen_optimizer = optimizers.check(
-            optimizer if optimizer is not None else self.optimizer or optimizers.Adam(), "fit"
+        return training.fit(
+            self,
+            x,
+            y,
+            threads,
+            progress,
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            seed=seed,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            early_stopping=early_stopping,
+            on_epoch=on_epoch,
+            clip_norm=clip_norm,
+            precision=precision,
+            input_scale=input_scale,
+            statistics=statistics,
         )
-        epochs = integer("fit: epochs", epochs, 1)
-        batch_size = integer("fit: batch_size", batch_size, 1)
-        seed = integer("fit: seed", seed, 0, 2**64 - 1)
-        thread_count = _threads(threads, "fit")
-        clip = _clip_norm(clip_norm, "fit")
-        self._check_precision(precision)
-        if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
-            raise TypeError(
-                "fit: early_stopping needs an object such as dlcore.EarlyStopping(patience=5), "
-                f"found {describe(early_stopping)}"
-            )
-        if on_epoch is not None and not callable(on_epoch):
-            raise TypeError(f"fit: on_epoch needs a callable, found {describe(on_epoch)}")
-        if not isinstance(progress, bool) and not callable(progress):
-            raise TypeError(
-                f"fit: progress needs True, False or a callable, found {describe(progress)}"
-            )
-
-        data = self._examples(x, "fit", "x", empty=False)
-        targets, chosen = self._targets(y, loss, "fit", "y")
-        labels = _inputs.single_classes(targets, chosen)
-        _inputs.check_several(labels, "fit: y")
-        weights = _inputs.sample_weights(sample_weight, len(data), "fit: sample_weight")
-        if class_weight is not None:
-            classes = max(self.output_shape[-1], 2)
-            weights = _inputs.class_weights(
-                class_weight, labels, weights, classes, "fit: class_weight"
-            )
-        scale = self._scale(data, input_scale, "fit")
-        validation_x, validation_y, validation_weight = self._validation(
-            validation_data, chosen, input_scale, scale
-        )
-
-        names = ["loss"]
-        if _has_accuracy(chosen):
-            names.append("accuracy")
-        if validation_x is not None:
-            names += [f"val_{name}" for name in names]
-        names += ["learning_rate", "seconds", "examples_per_second"]
-        line = ProgressLine(epochs) if progress is True else None
-        listener = line.step if line is not None else progress
-
-        # The core counts epochs from 0, people from 1.
-        def after_epoch(record: Mapping[str, Any]) -> bool:
-            shown = {name: record[name] for name in names}
-            shown = {"epoch": record["epoch"] + 1, **shown}
-            if line is not None:
-                line.epoch(shown)
-            answer = None if on_epoch is None else on_epoch(shown)
-            return not (isinstance(answer, (bool, np.bool_)) and not answer)
-
-        def between_steps(epoch: int, done: int, steps: int) -> None:
-            if callable(listener):
-                listener(epoch + 1, done, steps)
-
-        before = self._core.step, self.loss, self.optimizer, self.input_scale
-        if not self._core.training:  # else the core refuses, and what was remembered stays
-            self.loss, self.optimizer = chosen, chosen_optimizer
-            self.input_scale = self.input_scale if input_scale is None else scale
-        try:
-            result = self._core.fit(
-                data,
-                targets,
-                rows=None,
-                loss=chosen._native(),
-                optimizer=chosen_optimizer._native(),
-                schedule=chosen_optimizer.schedule._native(),
-                epochs=epochs,
-                batch_size=batch_size,
-                shuffle=bool(shuffle),
-                seed=seed,
-                threads=thread_count,
-                sample_weight=weights,
-                validation_x=validation_x,
-                validation_y=validation_y,
-                validation_weight=validation_weight,
-                early_stopping=None if early_stopping is None else early_stopping.settings,
-                clip_norm=clip,
-                input_scale=scale,
-                on_epoch=None if line is None and on_epoch is None else after_epoch,
-                on_progress=between_steps if callable(listener) else None,
-            )
-        except BaseException:
-            if self._core.step == before[0]:  # nothing was learnt
-                _, self.loss, self.optimizer, self.input_scale = before
-            raise
-        history = History(result, names)
-        if history.stopped == "diverged":
-            warnings.warn(history.message, DivergenceWarning, stacklevel=2)
-        return history
 
     def summary(
         self,
@@ -681,45 +610,18 @@ class Network:
         2     Dense(1)  (1,)                   5
         21 parameters (84 bytes in float32); 72 FLOP per example and training step
         """
-        shapes = self._core.node_shapes
-        rows = [("name", "layer", "output shape", "parameters")]
-        for name, layer, node in self._graph.rows:
-            nested = isinstance(layer, layers.Residual)
-            count = sum(
-                math.prod(self._core.parameter_shape(parameter))
-                for parameter in (f"{name}.weight", f"{name}.bias")
-                if parameter in self._core.parameter_names
-            )
-            shown = "Residual" if nested else repr(layer)
-            rows.append((name, shown, str(shapes[node]), "" if nested else f"{count:,}"))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  "
-            f"{row[3]:>{widths[3]}}".rstrip()
-            for row in rows
-        ]
-        size = self.parameter_count * np.dtype(self.dtype).itemsize
-        lines.append(
-            f"{self.parameter_count:,} parameters ({_bytes(size)} in {self.dtype}); "
-            f"{self.flops_per_example:,} FLOP per example and training step"
-        )
+        lines = _summary.table(self)
         if batch_size is not None:
-            chosen = optimizers.check(optimizer or self.optimizer or optimizers.Adam(), "summary")
-            memory = self._core.memory(
-                integer("summary: batch_size", batch_size, 1),
-                chosen._native(),
-                bool(validation),
-                bool(early_stopping),
-                integer("summary: examples", examples, 0),
-                bool(clip_norm),
-            )
-            total = _bytes(memory.pop("total"))
-            parts = ", ".join(
-                f"{name.replace('_', ' ')} {_bytes(part)}" for name, part in memory.items() if part
-            )
             lines.append(
-                f"fit at batch_size={batch_size} with {chosen!r} takes {total} beside the data: "
-                f"{parts}"
+                _summary.memory(
+                    self,
+                    integer("summary: batch_size", batch_size, 1),
+                    optimizers.check(optimizer or self.optimizer or optimizers.Adam(), "summary"),
+                    integer("summary: examples", examples, 0),
+                    bool(validation),
+                    bool(early_stopping),
+                    bool(clip_norm),
+                )
             )
         return Text("\n".join(lines))
 
@@ -756,36 +658,16 @@ class Network:
         >>> dlcore.load(path)
         Network([Dense(2)], input_shape=(3,), seed=0)
         """
-        described = {
-            "format": _FILE_FORMAT,
-            "version": _core.__version__,
-            "layers": layers.to_json(self.layers),
-            "input_shape": self.input_shape,
-            "seed": self.seed,
-            "dtype": self.dtype,
-            "loss": None
-            if self.loss is None
-            else {"name": self.loss.name, "settings": self.loss.settings},
-            "input_scale": self.input_scale,
-            "step": self._core.step,
-        }
-        files.write(path, self.parameters, {"dlcore": json.dumps(described, allow_nan=False)})
+        saving.write(self, path)
 
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         """Pickle and copy by settings and parameters; the optimizer's moments stay behind."""
         arguments = (self.layers, self.input_shape, self.seed, self.dtype, self.device)
         remembered = (self.loss, self.optimizer, self.input_scale, self._core.step)
-        return _rebuild, (arguments, dict(self.parameters), remembered)
+        return saving.rebuild, (arguments, dict(self.parameters), remembered)
 
     def _examples(self, x: ArrayLike, operation: str, what: str, *, empty: bool = True) -> Array:
-        return _inputs.examples(x, self.input_shape, self.dtype, f"{operation}: {what}", empty)
-
-    def _scale(self, data: Array, input_scale: float | None, operation: str) -> float:
-        if input_scale is not None:
-            return number(f"{operation}: input_scale", input_scale, 0, include_low=False)
-        if self.input_scale is not None:
-            return self.input_scale
-        return 1 / 255 if data.dtype == np.uint8 else 1.0
+        return _inputs.examples(x, self.input_shape, self.dtype, empty, f"{operation}: {what}")
 
     def _targets(
         self, y: ArrayLike, loss: str | Loss | None, operation: str, what: str
@@ -793,179 +675,3 @@ class Network:
         """Return `y` as the core takes it for the loss, and the loss."""
         known = self.loss if loss is None else losses.get(loss, operation)
         return _inputs.targets(y, known, self.output_shape, self.dtype, f"{operation}: {what}")
-
-    def _validation(
-        self, given: object, loss: Loss, input_scale: float | None, scale: float
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        if given is None:
-            return None, None, None
-        if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
-            raise TypeError(
-                "fit: validation_data needs a tuple (x, y) or (x, y, sample_weight), found "
-                + (f"{len(given)} entries" if isinstance(given, (tuple, list)) else describe(given))
-            )
-        data = self._examples(given[0], "fit", "validation_data x", empty=False)
-        targets, _ = self._targets(given[1], loss, "fit", "validation_data y")
-        weights = _inputs.sample_weights(
-            given[2] if len(given) == 3 else None, len(data), "fit: validation_data sample_weight"
-        )
-        if self._scale(data, input_scale, "fit") != scale:
-            raise TypeError(
-                "fit: validation_data x is scaled otherwise than x because one of them is uint8; "
-                "pass both in one dtype, or input_scale"
-            )
-        return data, targets, weights
-
-    def _check_precision(self, precision: object) -> None:
-        if precision is None or (precision == "fp32" and self.dtype == "float32"):
-            return
-        needed = 'None or "fp32"' if self.dtype == "float32" else "None in a float64 network"
-        raise ValueError(f"fit: precision needs to be {needed}, found {describe(precision)}")
-
-
-def _rebuild(
-    arguments: tuple[Any, ...], parameters: Mapping[str, Array], remembered: tuple[Any, ...]
-) -> Network:
-    """Make a network from its settings and weights, without drawing initial ones."""
-    network = Network.__new__(Network)
-    network._connect(*arguments)
-    network._set(parameters)
-    network.loss, network.optimizer, network.input_scale, network._core.step = remembered
-    return network
-
-
-def load(path: str | os.PathLike[str]) -> Network:
-    """Read a network that `Network.save` wrote.
-
-    Parameters
-    ----------
-    path : str or path-like
-
-    Returns
-    -------
-    Network
-        With the same parameters to the bit; `Network.fit` goes on training it with fresh moments.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be opened or read.
-    ValueError
-        If the file is damaged, holds no network, or one of a later format; the sentence begins
-        with the file's name. Whatever the bytes, nothing in the file is run.
-    """
-    arrays, metadata = files.read(path)
-    try:
-        return _restore(arrays, metadata)
-    except RecursionError:
-        reason = "its layers are nested too deeply"
-    except (TypeError, ValueError, OverflowError, MemoryError) as error:
-        reason = str(error)
-    raise ValueError(f"{os.fsdecode(path)}: {reason}")
-
-
-def _restore(arrays: dict[str, Array], metadata: dict[str, str]) -> Network:
-    if "dlcore" not in metadata:
-        raise ValueError(
-            "the file holds no network of dlcore; build one and pass what dlcore.files.read "
-            "returns to its set_parameters"
-        )
-    described = files.parse_json(metadata["dlcore"].encode("utf-8", "replace"), "the network")
-    if described.get("format") != _FILE_FORMAT:
-        raise ValueError(
-            f"the network is in format {describe(described.get('format'))}; "
-            f"this version of dlcore reads format {_FILE_FORMAT}"
-        )
-    needed = {"format", "version", "layers", "input_shape", "seed", "dtype", "loss", "input_scale"}
-    needed.add("step")
-    if set(described) != needed:
-        wrong = ", ".join(sorted(set(described) ^ needed))
-        raise ValueError(f"the network's description has missing or unknown entries: {wrong[:80]}")
-    steps = layers.from_json(described["layers"])
-    input_shape = _shape(described["input_shape"])
-    dtype = _float_dtype(described["dtype"])
-    step = integer("the network's step", described["step"], 0, 2**48 - 1)
-    # The sizes are believed only once the arrays in the file bear them out: a line of JSON must
-    # not make us allocate a terabyte.
-    graph = layers.Graph()
-    graph.connect(layers.check_layers(steps, "layers"), 0)
-    shapes = graph.parameter_shapes(input_shape)
-    if set(shapes) != set(arrays):
-        wrong = _listing(sorted(set(shapes) ^ set(arrays)))
-        raise ValueError(f"the layers and the arrays disagree about {wrong}")
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or arrays[name].dtype != dtype:
-            raise ValueError(
-                f'"{name}" needs {shape} {dtype} but is {arrays[name].shape} {arrays[name].dtype}'
-            )
-    loss, scale = described["loss"], described["input_scale"]
-    if loss is not None:
-        if not isinstance(loss, dict) or set(loss) != {"name", "settings"}:
-            raise ValueError(
-                f"the network's loss needs a name and settings, found {describe(loss)}"
-            )
-        if not isinstance(loss["settings"], dict):
-            raise ValueError("the network's loss needs its settings by name")
-        loss = type(losses.get(loss["name"], "the network"))(**loss["settings"])
-    if scale is not None:
-        scale = number("the network's input_scale", scale, 0, include_low=False)
-    arguments = (steps, input_shape, described["seed"], dtype, "cpu")
-    return _rebuild(arguments, arrays, (loss, None, scale, step))
-
-
-def _shape(given: object) -> tuple[int, ...]:
-    what = "Network: input_shape"
-    if not isinstance(given, (tuple, list)):
-        return (integer(what, given, 1),)
-    if not given:
-        raise ValueError(f"{what} needs at least one size, found {given!r}")
-    return tuple(integer(f"{what}[{axis}]", size, 1) for axis, size in enumerate(given))
-
-
-def _float_dtype(given: object) -> str:
-    try:
-        name = np.dtype(given).name  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        name = ""
-    if given is None or name not in ("float32", "float64"):
-        what = 'Network: dtype needs to be "float32" or "float64"'
-        raise ValueError(f"{what}, found {describe(given)}")
-    return str(name)
-
-
-def _device(given: object) -> str:
-    if given == "cpu":
-        return "cpu"
-    if isinstance(given, str) and given.split(":")[0] == "cuda":
-        why = cuda_status()[1]
-        raise RuntimeError(f'Network: device="{given}" is not available: {why}; use device="cpu"')
-    raise ValueError(f'Network: device needs to be "cpu" or "cuda", found {describe(given)}')
-
-
-def _threads(given: object, operation: str) -> int:
-    if given is None:
-        return _core.default_threads()
-    return integer(f"{operation}: threads", given, 1, 1024)
-
-
-def _clip_norm(given: object, operation: str) -> float:
-    if given is None:
-        return 0.0
-    return number(f"{operation}: clip_norm", given, 0, include_low=False)
-
-
-def _has_accuracy(loss: Loss) -> bool:
-    return isinstance(loss, (losses.CrossEntropy, losses.BinaryCrossEntropy))
-
-
-def _listing(names: Sequence[str]) -> str:
-    shown = ", ".join(f'"{name[:40]}"' for name in names[:8])
-    return f"{shown}, and {len(names) - 8} more" if len(names) > 8 else shown or "none"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -10,8 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlcore.scaling.study import Outcome, Study
-    from dlcore.scaling.summary import Advice, Curve, Estimate
+    from dlcore.scaling.study import Outcome as Outcome
+    from dlcore.scaling.study import Study as Study
+    from dlcore.scaling.summary import Advice as Advice
+    from dlcore.scaling.summary import Curve as Curve
+    from dlcore.scaling.summary import Estimate as Estimate
 
 # Public name -> module of this package that has it.
 _WHERE = {
@@ -21,8 +24,6 @@ _WHERE = {
     "Outcome": "study",
     "Study": "study",
 }
-
-__all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

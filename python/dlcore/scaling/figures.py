@@ -187,7 +187,8 @@ def _last_steps(summary: Summary, advice: Advice) -> Drawing:
     sentence = (
         f"{what} of the data, {step.m_from:,} to {step.m_to:,} examples, "
         + ", ".join(part for part in told if part)
-        + f". Lines are 95 % intervals, the grey band is {summary.change(advice.margin)} either way."
+        + ". Lines are 95 % intervals, the grey band is "
+        + f"{summary.change(advice.margin)} either way."
     )
     title = "What the last doubling of data gave" if doubling else "What the last step in data gave"
     return Drawing(title, _svg(figure, "steps", sentence), sentence)
@@ -229,9 +230,8 @@ def _size_curves(
                 )
                 if rank == 0:
                     low = int(np.argmin(value))
-                    parts.append(
-                        f"the {ACTIVATIONS[family][0]} networks are best with {count[low]:,} parameters"
-                    )
+                    kind = ACTIVATIONS[family][0]
+                    parts.append(f"the {kind} networks are best with {count[low]:,} parameters")
         axes.set_xscale("log")
         _plain_log(axes.xaxis)
         axes.set_xlabel("parameters")
@@ -395,6 +395,7 @@ def _svg(figure: Figure, name: str, description: str) -> str:
     for color, variable in _VARIABLES.items():
         text = text.replace(color, variable)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--font)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None
     head = (

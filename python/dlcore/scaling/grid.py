@@ -82,8 +82,8 @@ def split(data: Dataset, fraction: float = TEST_FRACTION) -> Split:
     Parameters
     ----------
     data : Dataset
-        With a test set of its own, that is taken; with times, the latest examples; with groups, whole
-        groups; else a stratified random part.
+        With a test set of its own, that is taken; with times, the latest examples; with groups,
+        whole groups; else a stratified random part.
     fraction : float
         Held-out share of the rows; at most 10,000 rows are held out.
 
@@ -103,8 +103,8 @@ def split(data: Dataset, fraction: float = TEST_FRACTION) -> Split:
         pool, test = everything[data.times < first], everything[data.times >= first]
         if len(pool) < SMALLEST_M:
             raise DataError(
-                f"{data.name}: only {len(pool)} examples are earlier than the {len(test)} latest; too "
-                "many share one time"
+                f"{data.name}: only {len(pool)} examples are earlier than the {len(test)} latest; "
+                "too many share one time"
             )
         return Split(pool, test, False, f"the {len(test):,} latest examples")
     random = np.random.default_rng([0, 1])
@@ -239,7 +239,8 @@ def sizes_of_m(pool: int, classes: int = 0, count: int = 8) -> tuple[int, ...]:
     Returns
     -------
     tuple of int, increasing
-        Halves of the pool where these reach down far enough, else wider steps below the last doubling.
+        Halves of the pool where these reach down far enough, else wider steps below the last
+        doubling.
 
     Examples
     --------
@@ -284,8 +285,8 @@ def check_sizes(sizes: Sequence[int], pool: int) -> tuple[int, ...]:
     for m in sizes:
         if not 5 <= m <= pool:
             raise DataError(
-                f"a study of m = {m} is not possible: there are {pool} examples to learn from, and at "
-                "least 5 are needed"
+                f"a study of m = {m} is not possible: there are {pool} examples to learn from, and "
+                "at least 5 are needed"
             )
     return tuple(sorted(set(sizes)))
 

@@ -1,15 +1,15 @@
 """The learners of a study, and how one run of each is made.
 
 Every learner gets the same chance: the same four tries at its one most important setting (learning
-rate, penalty), judged on the same validation folds inside the run's m labels, then one training with
-the best setting on all m, then one look at the held-out examples.
+rate, penalty), judged on the same validation folds inside the run's m labels, then one training
+with the best setting on all m, then one look at the held-out examples.
 
-A network's tries run at a constant learning rate with early stopping, which also finds how many epochs
-are worth having. The last training has no validation labels to stop by: it takes twice those epochs
-with a rate that falls to zero along a half cosine, so the sum of its rates is that of the best try. On
-Fashion-MNIST (m = 8,839, 32 and 128 units) this took 1.0 to 1.8 points off the error of stopping the
-last training at the best try's epoch with a constant rate, and on digits (m = 1,348) up to 1.7 points
-off that of a cosine over the best try's epochs.
+A network's tries run at a constant learning rate with early stopping, which also finds how many
+epochs are worth having. The last training has no validation labels to stop by: it takes twice those
+epochs with a rate that falls to zero along a half cosine, so the sum of its rates is that of the
+best try. On Fashion-MNIST (m = 8,839, 32 and 128 units) this took 1.0 to 1.8 points off the error
+of stopping the last training at the best try's epoch with a constant rate, and on digits (m =
+1,348) up to 1.7 points off that of a cosine over the best try's epochs.
 """
 
 from __future__ import annotations
@@ -112,6 +112,9 @@ class Learner:
         return value in (min(self.values), max(self.values))
 
 
+_BOOSTING = Learner(
+    "boosting", "boosted trees", "boosting", "learning_rate", (0.1, 0.2, 0.05, 0.5), limit=30_000
+)
 # Simplest first: the order in which a cheaper learner is preferred to an equal one.
 _BASELINES = {
     "classification": (
@@ -125,7 +128,7 @@ _BASELINES = {
             limit=30_000,
             probabilities=False,
         ),
-        Learner("boosting", "boosted trees", "boosting", "learning_rate", (0.1, 0.2, 0.05, 0.5)),
+        _BOOSTING,
         Learner(
             "svm",
             "SVM (RBF)",
@@ -141,7 +144,7 @@ _BASELINES = {
         Learner(
             "linear-svm", "linear SVM", "linear-svm", "C", (1.0, 0.1, 10.0, 0.01), limit=30_000
         ),
-        Learner("boosting", "boosted trees", "boosting", "learning_rate", (0.1, 0.2, 0.05, 0.5)),
+        _BOOSTING,
         Learner("svm", "SVM (RBF)", "svm", "C", (1.0, 10.0, 0.1, 100.0), limit=10_000),
     ),
 }
@@ -227,8 +230,8 @@ def _network(activation: str, size: str | int | Sequence[int]) -> Learner:
             raise ValueError
     except ValueError:
         raise DataError(
-            f"--sizes: {size!r} is no network size; say the units of each hidden layer, such as 32 or "
-            "256x128"
+            f"--sizes: {size!r} is no network size; say the units of each hidden layer, such as 32 "
+            "or 256x128"
         ) from None
     text = "x".join(map(str, hidden))
     label = f"{ACTIVATIONS[activation][0]} {text.replace('x', ' x ')}"
@@ -498,13 +501,18 @@ def train_network(
     x, scale = preprocessing.network_input(data.x[rows])
     network = build_network(learner, preprocessing, seed)
     longest, patience = _epochs(len(rows))
-    validation = stopping = None
+    balanced = work.metric.name == "balanced_error"
+    validation: tuple[Array, ...] | None = None
+    stopping = None
     rate: float | dlcore.schedules.Schedule = dlcore.schedules.Cosine(learning_rate)
     if validation_rows is not None:
         validation = (
             preprocessing.network_input(data.x[validation_rows])[0],
             preprocessing.scaled_target(data.y[validation_rows]),
         )
+        if balanced:  # else training would be stopped by the loss of the common classes
+            sizes = np.bincount(validation[1])
+            validation += ((1 / sizes[validation[1]]).astype(np.float32),)
         stopping, rate = dlcore.EarlyStopping(patience), learning_rate
     history = network.fit(
         x,
@@ -516,7 +524,7 @@ def train_network(
         validation_data=validation,
         seed=seed,
         threads=1,
-        class_weight="balanced" if work.metric.name == "balanced_error" else None,
+        class_weight="balanced" if balanced else None,
         early_stopping=stopping,
         on_epoch=None if work.stop is None else lambda _: _check_stop(work),
         input_scale=scale,
@@ -651,7 +659,7 @@ def _estimator(name: str, value: float, task: str, balanced: str | None, seed: i
     if name == "logistic":
         from sklearn.linear_model import LogisticRegression
 
-        return LogisticRegression(C=value, max_iter=1000, class_weight=balanced)
+        return LogisticRegression(C=value, max_iter=300, class_weight=balanced)
     if name == "ridge":
         from sklearn.linear_model import Ridge
 

@@ -70,7 +70,7 @@ class Metric:
 
 
 def _error(y: Array, prediction: Prediction, classes: int) -> Array:
-    return (prediction.values != y).astype(np.float64)
+    return np.asarray(prediction.values != y, np.float64)
 
 
 def _balanced_error(y: Array, prediction: Prediction, classes: int) -> Array:
@@ -83,7 +83,7 @@ def _log_loss(y: Array, prediction: Prediction, classes: int) -> Array:
     if prediction.probabilities is None:
         raise ValueError("log_loss: needs probabilities, came class numbers only")
     given = prediction.probabilities[np.arange(len(y)), y]
-    return -np.log(np.clip(given.astype(np.float64), SMALLEST_PROBABILITY, 1.0))
+    return np.asarray(-np.log(np.clip(given.astype(np.float64), SMALLEST_PROBABILITY, 1.0)))
 
 
 def _rmse(y: Array, prediction: Prediction, classes: int) -> Array:
@@ -95,7 +95,7 @@ def _rmse(y: Array, prediction: Prediction, classes: int) -> Array:
 
 
 def _mae(y: Array, prediction: Prediction, classes: int) -> Array:
-    return np.abs(prediction.values - y)
+    return np.asarray(np.abs(prediction.values - y))
 
 
 METRICS = {
@@ -125,7 +125,8 @@ def metric_for(name: str | None, task: str) -> Metric:
     Parameters
     ----------
     name : str or None
-        "error" (or "accuracy"), "balanced_error" (or "balanced_accuracy"), "log_loss", "rmse", "mae".
+        "error" (or "accuracy"), "balanced_error" (or "balanced_accuracy"), "log_loss", "rmse",
+        "mae".
     task : {"classification", "regression"}
         What is predicted.
 

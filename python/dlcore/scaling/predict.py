@@ -19,18 +19,17 @@ from dlcore.data import (
     X_TEST_NAMES,
     Column,
     DataError,
-    encode_table,
     features_of,
     pick,
     read_idx,
     read_npz,
-    read_table,
 )
 from dlcore.scaling.grid import subset
 from dlcore.scaling.learners import Trained, network_prediction, train_network
 from dlcore.scaling.metrics import Prediction
 from dlcore.scaling.preprocessing import Preprocessing
 from dlcore.scaling.store import write_atomically
+from dlcore.tables import encode_table, read_table
 
 if TYPE_CHECKING:
     import dlcore
@@ -44,8 +43,8 @@ def keep_best_network(study: Study, folder: str | Path) -> Path | None:
     """Keep the best network of a study in a folder.
 
     The kind of network is the one with the lowest held-out error at the largest m; of its seeds the
-    one with the lowest error on its own validation labels. It is trained again from its record, which
-    gives the same bits.
+    one with the lowest error on its own validation labels. It is trained again from its record,
+    which gives the same bits.
 
     Parameters
     ----------
@@ -227,7 +226,8 @@ def load_features(path: str | Path, preprocessing: Preprocessing) -> Array:
         count = int(np.prod(preprocessing.shape))
         if frame.shape[1] != count:
             raise DataError(
-                f"{path} has {frame.shape[1]} columns but the network was trained on {count} features"
+                f"{path} has {frame.shape[1]} columns but the network was trained on {count} "
+                "features"
             )
         names = tuple(Column(str(name)) for name in frame.columns)
         x = encode_table(frame, names, str(path)).reshape(-1, *preprocessing.shape)

@@ -39,9 +39,9 @@ class _Categories:
 class Preprocessing:
     """What turns a data set's rows into the numbers that a learner sees.
 
-    Made by :meth:`fit` from training rows alone. Pixels are multiplied by a constant; arrays of more
-    than two axes are brought to mean 0 and deviation 1 as a whole; every number column of a table is
-    standardised by itself, and text columns become one 0/1 column per category.
+    Made by :meth:`fit` from training rows alone. Pixels are multiplied by a constant; arrays of
+    more than two axes are brought to mean 0 and deviation 1 as a whole; every number column of a
+    table is standardised by itself, and text columns become one 0/1 column per category.
     """
 
     shape: tuple[int, ...]
@@ -183,7 +183,7 @@ class Preprocessing:
 
     def to_json(self) -> str:
         """Everything as JSON text; only categories that were seen are kept."""
-        columns = []
+        columns: list[dict[str, Any]] = []
         for j, part in enumerate(self.parts):
             name = self.columns[j].name if self.columns else None
             if isinstance(part, _Numbers):

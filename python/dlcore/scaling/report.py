@@ -1,4 +1,5 @@
-"""What a study shows: the table in the terminal, one HTML file, and the same numbers as CSV and JSON.
+"""What a study shows: the table in the terminal, one HTML file, and the same numbers as CSV and
+JSON.
 
 The page is static: inline SVG, no script, nothing fetched. Every text that comes from data passes
 through :func:`html.escape`.
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 # What a run may note, in words; the codes are what study.json and the store hold.
 NOTES = {
     "at_grid_edge": "the chosen {setting} is the smallest or largest of those tried",
-    "at_epoch_limit": "with the chosen learning rate a training was still improving when it reached its longest length",
+    "at_epoch_limit": "a try with the chosen learning rate still improved at its longest length",
     "not_converged": "the solver stopped at its limit of iterations",
     "class_missing": "the subset lacks a class, so it could not be predicted",
     "one_class": "the subset has one class only, which is then always predicted",
@@ -199,8 +200,9 @@ def _unfinished(study: Study) -> str:
     if not left:
         return ""
     return (
-        f"<p class='notice' role='note'>Not complete: {left:,} of {len(study.runs):,} runs are still to "
-        "be made. Started again with the same settings, the study goes on where it stopped.</p>\n"
+        f"<p class='notice' role='note'>Not complete: {left:,} of {len(study.runs):,} runs are "
+        "still to be made. Started again with the same settings, the study goes on where it "
+        "stopped.</p>\n"
     )
 
 
@@ -228,12 +230,12 @@ def _cards(summary: Summary, advice: Advice) -> str:
             "undecided": "Undecided",
         }[step.verdict]
         sign = "\N{MINUS SIGN}" if step.gain.value >= 0 else "+"
+        fall = summary.change(step.gain.value)
         cards.append(
             (
                 f"More data: {step.m_from:,} to {step.m_to:,}",
                 word,
-                f"error of {best} {sign}{summary.change(step.gain.value)}; fall: "
-                f"{summary.span(step.gain)}",
+                f"error of {best} {sign}{fall}; {summary.span(step.gain)}",
             )
         )
     if advice.network and advice.network_gain is not None:
@@ -245,20 +247,20 @@ def _cards(summary: Summary, advice: Advice) -> str:
         }[advice.network]
         network = summary.learners[advice.best_network or ""].label
         other = summary.learners[advice.best_other or ""].label
+        span = summary.span(advice.network_gain)
         cards.append(
             (
                 "A network?",
                 word,
-                f"{network} gains {_plus(summary, advice.network_gain.value)} on {other}; "
-                f"{summary.span(advice.network_gain)}",
+                f"{network} gains {_plus(summary, advice.network_gain.value)} on {other}; {span}",
             )
         )
+    ladder = "simplest first: linear models, trees, SVM, then networks by size"
     cards.append(
         (
             "Simplest that suffices",
             summary.learners[advice.simplest].label,
-            f"shown to be within {summary.change(advice.margin)} of the best (5 % risk); simplest first: "
-            "linear models, trees, SVM, then networks by size",
+            f"shown to be within {summary.change(advice.margin)} of the best (5 % risk); {ladder}",
         )
     )
     inside = "".join(
@@ -293,8 +295,8 @@ def _error_table(summary: Summary, advice: Advice) -> str:
         ]
         rows.append(([curve.learner.label, *cells], "best" if name == advice.best else ""))
     text = (
-        f"{summary.metric.label.capitalize()}{unit} at every number of labelled examples: mean over seeds "
-        "\N{PLUS-MINUS SIGN} half of its 95 % interval."
+        f"{summary.metric.label.capitalize()}{unit} at every number of labelled examples: mean "
+        "over seeds \N{PLUS-MINUS SIGN} half of its 95 % interval."
     )
     return _table("Every learner", text, head, rows)
 
@@ -331,7 +333,10 @@ def _learner_table(summary: Summary) -> str:
         *("learner", "m", "chosen setting (by seeds)", "epochs", "parameters", "FLOPs"),
         *("training, s", "run with tries, s"),
     ]
-    text = "Each learner at its largest m; seconds are medians on one core, FLOPs those of one training."
+    text = (
+        "Each learner at its largest m; seconds are medians on one core, FLOPs those of the last "
+        "training."
+    )
     return _table("Settings and cost", text, head, rows)
 
 
@@ -346,7 +351,8 @@ def _table(
     title: str, text: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], str]]
 ) -> str:
     out = [
-        f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p><div class='scroll'><table><thead><tr>"
+        f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>",
+        "<div class='scroll'><table><thead><tr>",
     ]
     out += [f"<th scope='col'>{escape(cell)}</th>" for cell in head]
     out.append("</tr></thead><tbody>")
@@ -366,8 +372,8 @@ def _notes(study: Study, summary: Summary) -> str:
         runs = sum(len(cell) for cell in cells.values())
         if learner.limit is not None and any(m > learner.limit for m in study.m):
             lines.append(
-                f"{learner.label} is run up to m = {learner.limit:,} only, because its cost grows faster "
-                "than m."
+                f"{learner.label} is run up to m = {learner.limit:,} only, because its cost grows "
+                "faster than m."
             )
         for code, words in NOTES.items():
             where = {
@@ -395,47 +401,56 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
     data, split = summary.data, summary.split
     where = machine()
     several = any(len(cell) > 1 for cell in summary.results.values())
-    largest = max(study.m)
     prepared = (
         "Pixels are multiplied by a constant."
         if data.scale is not None
-        else "Every number column is brought to mean 0 and deviation 1, text columns become 0/1 columns; "
-        "means, deviations and categories are learned from the training rows of each training alone."
+        else "Every number column is brought to mean 0 and deviation 1, text columns become 0/1 "
+        "columns; means, deviations and categories come from the rows of each training alone."
     )
     if not data.classes:
         prepared += " The target is brought to mean 0 and deviation 1 for training."
     rates = ", ".join(f"{rate:g}" for rate in sorted(LEARNING_RATES))
+    shape = " x ".join(map(str, data.x.shape[1:]))
+    predicts = f"{len(data.classes)} classes" if data.classes else "predicting a quantity"
     lines = [
-        f"Data: {data.name}, {len(data.y):,} examples of shape "
-        f"{' x '.join(map(str, data.x.shape[1:]))}, "
-        + (f"{len(data.classes)} classes." if data.classes else "predicting a quantity."),
+        f"Data: {data.name}, {len(data.y):,} examples of shape {shape}, {predicts}.",
         f"Held out: {split.how}; the same for every learner, used once per run, after all choices.",
-        f"m counts every label a learner sees, those it tunes and stops on included. {len(study.seeds)} "
-        "seeds; each draws its own subsets, the smaller inside the larger"
-        + (", every class in proportion." if data.classes else "."),
-        "Tuning: every learner tries four values of its one setting (networks the learning rates "
-        f"{rates}, the same for every size and activation; the others their penalty or rate), judged on a "
-        "fifth of the m labels, or on up to five folds where a fifth is fewer than 50 labels; then it "
-        "is trained once with the best value on all m.",
-        f"Networks: dense layers, Adam, batches of {BATCH_SIZE}, tries of at most {STEPS:,} steps or "
-        f"{EPOCHS} epochs, whichever is longer, at a constant learning rate; they stop after {PATIENCE_STEPS} steps (at least "
-        f"{PATIENCE_EPOCHS} epochs) without a lower validation loss. The last training, which has no "
-        "labels left to stop by, takes twice the epochs of the best try while its learning rate falls to "
-        "zero along a half cosine.",
-        prepared,
-        f"Intervals ({100 * LEVEL:.0f} %) add the chance of the seeds and of the held-out examples; "
-        "learners are compared on the same seeds and examples; several comparisons with the best by Holm's "
-        f"procedure. Differences below {summary.change(advice.margin)} count as none that matters."
-        + (
-            f" At m = {largest:,} all seeds have the same examples, so that interval does not hold the "
-            "chance of having drawn these."
-            if largest == len(split.pool) and several
-            else ""
+        (
+            "m counts every label a learner sees, those it tunes and stops on included. "
+            f"{len(study.seeds)} seeds; each draws its own subsets, the smaller inside the larger"
+            + (", every class in proportion." if data.classes else ".")
         ),
-        f"Machine: {where['system']} {where['processor']}, Python {where['python']}, NumPy "
-        f"{where['numpy']}, dlcore {where['dlcore']} ({where['kernels']}); one core per run; same seed, same "
-        "bits. FLOPs count products, three times the forward pass.",
+        (
+            "Tuning: every learner tries four values of its one setting (networks the learning "
+            f"rates {rates}, the same for every size and activation; the others their penalty or "
+            "rate), judged on a fifth of the m labels, or on up to five folds where a fifth is "
+            "fewer than 50 labels; then it is trained once with the best value on all m."
+        ),
+        (
+            f"Networks: dense layers, Adam, batches of {BATCH_SIZE}, tries of at most {STEPS:,} "
+            f"steps or {EPOCHS} epochs, whichever is longer, at a constant learning rate; they "
+            f"stop after {PATIENCE_STEPS} steps (at least {PATIENCE_EPOCHS} epochs) without a "
+            "lower validation loss. The last training, which has no labels left to stop by, takes "
+            "twice the epochs of the best try while its learning rate falls to zero along a cosine."
+        ),
+        prepared,
+        (
+            f"Intervals ({100 * LEVEL:.0f} %) add the chance of the seeds and of the held-out "
+            "examples; learners are compared on the same seeds and examples; several comparisons "
+            f"with the best by Holm's procedure. Differences below {summary.change(advice.margin)} "
+            "count as none that matters."
+        ),
     ]
+    if max(study.m) == len(split.pool) and several:
+        lines.append(
+            f"At m = {max(study.m):,} all seeds have the same examples, so the interval there does "
+            "not hold the chance of having drawn these."
+        )
+    lines.append(
+        f"Machine: {where['system']} {where['processor']}, Python {where['python']}, NumPy "
+        f"{where['numpy']}, dlcore {where['dlcore']} ({where['kernels']}); one core per run; same "
+        "seed, same bits. FLOPs count products, three times the forward pass."
+    )
     inside = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<section><h2>How it was done</h2><ul>{inside}</ul></section>\n"
 

@@ -1,7 +1,8 @@
 """The record of a study: one SQLite file, one row per finished run.
 
-A row is written as soon as its run is done, in a transaction of its own, in SQLite's write-ahead mode:
-a process that is killed leaves whole rows only, and the next one finds them by the runs' keys.
+A row is written as soon as its run is done, in a transaction of its own, in SQLite's write-ahead
+mode: a process that is killed leaves whole rows only, and the next one finds them by the runs'
+keys.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ from dlcore.scaling.workers import Placement
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# Runs handed to an executor beyond those that can start at once: enough that no worker waits for us.
+# Runs handed to an executor beyond those that can start at once: enough that no worker waits for
+# us.
 AHEAD = 2
 
 
@@ -90,9 +91,9 @@ class Study:
     sizes : sequence, default (8, 32, 128)
         Networks: units of the hidden layers, 32 or "256x128".
     learners : sequence of str, optional
-        Activations ("relu": a network of every size), single networks ("relu-64"), or scikit-learn's
-        ("logistic", "ridge", "linear-svm", "svm", "boosting"). Default: ReLU and sigmoid networks,
-        logistic (or ridge) regression and an SVM.
+        Activations ("relu": a network of every size), single networks ("relu-64"), or
+        scikit-learn's ("logistic", "ridge", "linear-svm", "svm", "boosting"). Default: ReLU and
+        sigmoid networks, logistic (or ridge) regression and an SVM.
     seeds : int or sequence of int, default 5
         Repetitions; each draws its own nested subsets.
     m : sequence of int, optional
@@ -101,6 +102,8 @@ class Study:
         "error" (default), "balanced_error", "log_loss"; for quantities "rmse" (default), "mae".
     test : pair of array_like, optional
         Held-out ``(x, y)``; else a quarter of the examples, at most 10,000, is held out.
+    groups, times : array_like, (n,), optional
+        Whole groups are then held out, or the latest examples.
     margin : float, optional
         The smallest difference of the metric that matters; default 0.01 for error rates, one
         hundredth of the error of guessing otherwise.
@@ -135,6 +138,8 @@ class Study:
         m: Sequence[int] | None = None,
         metric: str | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
+        groups: ArrayLike | None = None,
+        times: ArrayLike | None = None,
         margin: float | None = None,
         store: str | Path = "study.db",
     ) -> None:
@@ -143,7 +148,7 @@ class Study:
         elif y is None:
             raise DataError("a study needs y, the answers, beside x")
         else:
-            self.data = from_arrays(x, y, test=test)
+            self.data = from_arrays(x, y, test=test, groups=groups, times=times)
         self.metric = metric_for(metric, self.data.task)
         names = default_learners(self.data.task, self.metric) if learners is None else learners
         self.learners: Mapping[str, Learner] = choose(names, sizes, self.data.task, self.metric)
@@ -312,8 +317,8 @@ def _cpus() -> int:
 def _workers_of(executor: Executor) -> int:
     client = getattr(executor, "_client", None)
     if client is not None and hasattr(client, "ncores"):
-        return max(1, sum(client.ncores().values()))
-    return getattr(executor, "_max_workers", None) or 32
+        return max(1, int(sum(client.ncores().values())))
+    return int(getattr(executor, "_max_workers", None) or 32)
 
 
 class _Queue:
@@ -361,7 +366,7 @@ class _Queue:
                 continue
             except BrokenExecutor:  # its processes died; the runs are as they were before
                 self._open, self.stopped = False, "workers"
-            except Exception as error:  # one learner's failure must not cost the others' runs
+            except Exception as error:  # noqa: BLE001 - whatever one run dies of, others go on
                 kind = "" if isinstance(error, ArithmeticError) else f"{type(error).__name__}: "
                 failed = f"{run.learner}, m = {run.m:,}, seed {run.seed}: {kind}{error}"
                 self.failed.append(" ".join(failed.split()))
@@ -378,8 +383,8 @@ class _Queue:
 class _Bar:
     """Progress bar whose time left comes from what runs of the same kind took.
 
-    A run with all the data takes a thousand times as long as one with a few examples, so the share of
-    runs that are done says little about the time.
+    A run with all the data takes a thousand times as long as one with a few examples, so the share
+    of runs that are done says little about the time.
     """
 
     def __init__(self, runs: Sequence[Run], waiting: Sequence[Run], workers: int) -> None:

@@ -328,7 +328,8 @@ class Summary:
         return estimate(self.table(*a, seeds) - self.table(*b, seeds), self.groups)
 
     def top(self) -> dict[str, int]:
-        """The m at which learners are compared: the largest that all have, or a learner's own limit.
+        """The m at which learners are compared: the largest that all have, or a learner's own
+        limit.
 
         A study that was cut short may lack its last sizes; a size that only some learners have
         reached would compare seeds and not learners.
@@ -374,8 +375,8 @@ class Summary:
         Parameters
         ----------
         margin : float, optional
-            Smallest difference that matters; else one point of an error rate, or one hundredth of the
-            error of guessing.
+            Smallest difference that matters; else one point of an error rate, or one hundredth of
+            the error of guessing.
 
         Returns
         -------
@@ -465,7 +466,7 @@ class Summary:
         wrong = self.amount(advice.estimate.value)
         measured = {
             "error": f"is wrong on {wrong} of the held-out examples",
-            "balanced_error": f"is wrong on {wrong} of the held-out examples, every class counting alike",
+            "balanced_error": f"is wrong on {wrong} of the held-out examples, all classes equal",
         }.get(self.metric.name, f"has a {self.metric.label} of {wrong} on the held-out examples")
         parts = [f"With {advice.m:,} labelled examples {label} is best now and {measured}"]
         if advice.ties:
@@ -504,14 +505,15 @@ class Summary:
             return f"a network is worth it: {network} beats {other} by {self.change(gain.value)}"
         if advice.network == "better":
             return (
-                f"the best network, {network}, beats {other} by {self.change(gain.value)}, about as much "
-                f"as matters ({margin})"
+                f"the best network, {network}, beats {other} by {self.change(gain.value)}, about "
+                f"as much as matters ({margin})"
             )
         if advice.network == "not worth it":
             return (
                 f"no network is worth it: the best, {network}, gains less than {margin} on {other}"
             )
-        return f"whether a network is worth it is undecided ({network} against {other}: {self.span(gain)})"
+        against = f"{network} against {other}: {self.span(gain)}"
+        return f"whether a network is worth it is undecided ({against})"
 
     def to_dict(self, advice: Advice) -> dict[str, Any]:
         """All numbers of the report, ready for JSON."""

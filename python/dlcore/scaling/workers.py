@@ -1,7 +1,7 @@
 """Where runs are made: threads of this process, other processes, or a Dask cluster.
 
-The data goes to a worker once: threads share it, processes map one file, Dask scatters it. A run is a
-few hundred bytes in either direction. Only the process that owns the study writes its record.
+The data goes to a worker once: threads share it, processes map one file, Dask scatters it. A run is
+a few hundred bytes in either direction. Only the process that owns the study writes its record.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache

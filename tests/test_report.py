@@ -1,0 +1,321 @@
+"""The report: safe to open, complete, the same numbers in every form, and readable."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from dlcore.data import from_arrays, load
+from dlcore.scaling import figures, report
+from dlcore.scaling.study import Study
+
+HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too' $x_1$ </svg>"
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.unbalanced: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def text(self) -> str:
+        return " ".join(data for tag, data in self.texts if tag != "style")
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    study = Study(
+        load("digits"),
+        sizes=[4, 16],
+        learners=["relu", "sigmoid", "logistic"],
+        seeds=2,
+        m=[40, 80],
+        store=folder / "study.db",
+    )
+    study.run()
+    study.report(folder / "report.html")
+    return study, folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    random = np.random.default_rng(0)
+    y = np.where(np.arange(200) % 9, HOSTILE, "rare")
+    data = from_arrays(random.normal(size=(200, 2)), y, name=HOSTILE)
+    study = Study(data, sizes=[4], seeds=1, m=[20], store=folder / "study.db")
+    study.run()
+    study.report(folder / "report.html")
+    return folder
+
+
+def page_of(folder) -> Page:
+    return Page((folder / "report.html").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("kind", ["studied", "hostile"])
+def test_nothing_runs_and_nothing_is_fetched(kind, request):
+    made = request.getfixturevalue(kind)
+    folder = made[1] if isinstance(made, tuple) else made
+    page = page_of(folder)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "img",
+        "image",
+        "base",
+        "form",
+    }
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("href", "xlink:href", "src", "srcset", "action", "data", "poster"):
+                assert (value or "").startswith("#"), (tag, name, value)
+            assert not re.search(r"url\((?!#)", value or ""), (tag, name, value)
+    text = (folder / "report.html").read_text("utf-8")
+    style = "".join(data for tag, data in page.texts if tag == "style")
+    assert "url(" not in style and "@import" not in style
+    assert "http:" not in text and "https:" not in text
+    policy = next(a for t, a in page.tags if t == "meta" and a.get("http-equiv"))
+    assert policy["content"] == "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@pytest.mark.parametrize("kind", ["studied", "hostile"])
+def test_well_formed_with_unique_names(kind, request):
+    made = request.getfixturevalue(kind)
+    folder = made[1] if isinstance(made, tuple) else made
+    page = page_of(folder)
+    assert page.open == [] and page.unbalanced == []
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = {v[1:] for _, a in page.tags for k, v in a.items() if k.endswith("href") and v}
+    text = (folder / "report.html").read_text("utf-8")
+    used |= set(re.findall(r"url\(#([^)]*)\)", text))
+    assert used and used <= set(ids)
+
+
+def test_texts_from_data_are_shown_and_not_obeyed(hostile):
+    page = page_of(hostile)
+    assert f"dlcore study of {HOSTILE}" in page.text()
+    assert "rare 23" in page.text()  # the note on unequal classes lists class names
+    assert HOSTILE not in (hostile / "report.html").read_text("utf-8")
+
+
+def test_every_figure_has_its_sentence_and_a_text_for_those_who_cannot_see(studied):
+    page = page_of(studied[1])
+    count = sum(tag == "figure" for tag, _ in page.tags)
+    assert count == 6
+    assert sum(tag == "figcaption" for tag, _ in page.tags) == count
+    drawn = [a for t, a in page.tags if t == "svg"]
+    assert len(drawn) == count
+    assert all(a["role"] == "img" and a["aria-label"].endswith(".") for a in drawn)
+    words = " ".join(data for tag, data in page.texts if tag == "text")
+    assert "logistic regression" in words and "labelled examples (m)" in words
+    assert "$" not in words  # no formula mark-up in place of numbers
+
+
+def test_what_is_on_top_and_below(studied):
+    study, folder = studied
+    page = page_of(folder)
+    assert study.advice.sentence in page.text()
+    assert page.text().count(study.advice.sentence) == 1
+    headings = [data for tag, data in page.texts if tag == "h2"]
+    assert headings == [
+        "Error against labelled examples",
+        "ReLU networks by size",
+        "Sigmoid networks by size",
+        "What the last doubling of data gave",
+        "Error against network size",
+        "Error against cost",
+        "Every learner",
+        "Settings and cost",
+        "Warnings",
+        "How it was done",
+    ]
+    for words in (
+        "used once per run",
+        "0.0003, 0.001, 0.003, 0.01, the same for every size and activation",
+        "m counts every label",
+        "same seed, same bits",
+    ):
+        assert words in page.text(), words
+
+
+def test_the_same_numbers_in_every_form(studied):
+    study, folder = studied
+    content = json.loads((folder / "report.json").read_text())
+    assert content["complete"] is True and len(content["runs"]) == len(study.runs) == 20
+    with open(folder / "report.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 10
+    shown = page_of(folder).text()
+    for line in lines:
+        point = next(p for p in content["curves"][line["learner"]] if p["m"] == int(line["m"]))
+        runs = [
+            run["score"]
+            for run in content["runs"]
+            if run["learner"] == line["learner"] and run["m"] == int(line["m"])
+        ]
+        assert float(line["error"]) == point["value"] == pytest.approx(np.mean(runs))
+        assert float(line["low"]) == point["low"] and float(line["se"]) == point["error"]
+        half = (point["high"] - point["low"]) / 2
+        found = study.summary().curves()[line["learner"]].points
+        exact = next(p.estimate for p in found if p.m == int(line["m"]))
+        low, high = exact.interval(0.95)
+        assert f"{100 * point['value']:.1f}\N{PLUS-MINUS SIGN}{50 * (high - low):.1f}" in shown
+        assert half <= (high - low) / 2 + 1e-12
+    assert content["advice"]["sentence"] == study.advice.sentence
+
+
+def test_colours_are_the_pages_own(studied):
+    text = (studied[1] / "report.html").read_text("utf-8")
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert not re.search(r"#[0-9a-fA-F]{6}\b", drawn), "a colour that dark mode cannot change"
+    used = set(re.findall(r"var\((--[a-z0-9-]+)\)", drawn))
+    assert {"--ink", "--faint", "--series-0", "--series-1", "--series-2", "--font"} <= used
+    for name in used:
+        assert f"{name}:" in text, name
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_read_on_paper_and_in_the_dark():
+    """Labels are drawn in the curves' colours: WCAG asks 4.5 : 1 of texts."""
+    style = report._style()
+    paper = re.findall(r"--paper:(#[0-9a-f]{6})", style)
+    assert len(paper) == 2
+    for colors, ground in ((figures.LIGHT, paper[0]), (figures.DARK, paper[1])):
+        for color in colors:
+            assert contrast(color, ground) >= 4.5, (color, ground)
+    assert len(set(figures.LIGHT)) == len(set(figures.DARK)) == 8
+
+
+def test_colour_blind_readers_can_tell_the_families():
+    """The first four colours stay apart for red- and green-blind eyes (Vienot et al. 1999)."""
+    to_lms = np.array(
+        [[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]]
+    )
+    kinds = {
+        "protan": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+        "deutan": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+    }
+    for colors in (figures.LIGHT[:4], figures.DARK[:4]):
+        rgb = np.array([[int(c[k : k + 2], 16) / 255 for k in (1, 3, 5)] for c in colors]) ** 2.2
+        for seen in kinds.values():
+            eyes = rgb @ to_lms.T @ seen.T @ np.linalg.inv(to_lms).T
+            eyes = np.clip(eyes, 0, 1) ** (1 / 2.2)
+            apart = [np.linalg.norm(eyes[i] - eyes[j]) for i in range(4) for j in range(i)]
+            assert min(apart) > 0.1
+
+
+def test_notebook_fragment_styles_nothing_else(studied):
+    shown = studied[0]._repr_html_()
+    style = shown[shown.index("<style>") + 7 : shown.index("</style>")]
+    rules = re.findall(r"(?:^|[}\n])([^{}@]+)\{", re.sub(r"@media[^{]*\{", "", style))
+    for rule in rules:
+        for part in rule.split(","):
+            assert part.strip().startswith(".dlcore-report"), part
+    assert Page(shown).unbalanced == []
+
+
+def test_empty_study_has_a_fragment_and_a_table():
+    study = Study(load("digits"), seeds=1, store=":memory:")
+    assert "no finished run yet" in study._repr_html_()
+    assert study.table() == "no finished run yet"
+
+
+def test_table_fits_the_terminal(studied):
+    study = studied[0]
+    assert max(map(len, study.table(100).splitlines()[1:])) <= 100
+    narrow = study.table(34).splitlines()
+    assert max(map(len, narrow[1:])) <= 34 and "80" in narrow[1] and "40" not in narrow[1]
+
+
+def test_two_writings_are_the_same_bytes(studied, tmp_path):
+    study, folder = studied
+    study.report(tmp_path / "report.html")
+    for name in ("report.html", "report.csv", "report.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_labels_keep_their_distance_and_order():
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        wanted = random.uniform(0, 50, 7)
+        placed = np.array(figures._apart(list(wanted), 10))
+        order = np.argsort(wanted)
+        assert (np.diff(placed[order]) >= 10 - 1e-9).all()
+    assert figures._apart([0, 100, 200], 10) == [0, 100, 200]
+    assert figures._apart([0, 0], 10) == [-5, 5]
+
+
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_opened_in_a_browser(studied, tmp_path):
+    """No console message, and nothing asked of the network by the page."""
+    log = tmp_path / "net.json"
+    page = tmp_path / "page.html"
+    page.write_text((studied[1] / "report.html").read_text("utf-8"), "utf-8")
+    done = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", "--v=0"),
+            *("--disable-background-networking", "--no-first-run", "--window-size=500,2000"),
+            *(f"--screenshot={tmp_path / 'shot.png'}", page.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert (tmp_path / "shot.png").stat().st_size > 20_000
+    asked = set(re.findall(r'"url":"(https?:[^"]*)"', log.read_text()))
+    # The browser's own services ask for the time and for updates; a page could not hide there.
+    assert all(re.match(r"https?://[a-z0-9.-]*\.(google|googleapis|gvt1)\.com/", u) for u in asked)
