@@ -1,5 +1,6 @@
 #include "statistics.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace dlcore {
@@ -9,22 +10,14 @@ namespace {
 // largest gradient it can.
 constexpr double kSaturated = 0.01;
 
+/// Share of units whose result is not positive for any row; alive is scratch of n.
 template <class T>
-double length(const T* x, Index n) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return std::sqrt(sum);
-}
-
-/// Share of units whose result is not positive for any row.
-template <class T>
-double dead_fraction(const T* y, Index ld, Index rows, Index n) {
-  Index dead = 0;
-  for (Index j = 0; j < n; ++j) {
-    bool alive = false;
-    for (Index i = 0; i < rows && !alive; ++i) alive = y[i * ld + j] > 0;
-    dead += alive ? 0 : 1;
+double dead_fraction(const T* y, Index ld, Index rows, Index n, T* alive) {
+  std::copy_n(y, n, alive);
+  for (Index i = 1; i < rows; ++i) {
+    for (Index j = 0; j < n; ++j) alive[j] = std::max(alive[j], y[i * ld + j]);
   }
+  const auto dead = std::count_if(alive, alive + n, [](T best) { return !(best > 0); });
   return static_cast<double>(dead) / static_cast<double>(n);
 }
 
@@ -46,10 +39,13 @@ double saturated_fraction(const T* y, Index ld, Index rows, Index n, T low) {
 template <class T>
 Statistics<T>::Statistics(const Graph& graph, const Layout<T>& layout)
     : layout_(layout), parameters_(layout.size) {
+  Index most = 0;
   for (const DenseSlot& slot : layout.slots) {
+    most = std::max(most, slot.out_features);
     names_.push_back({graph.nodes[static_cast<std::size_t>(slot.node)].name});
   }
   sums_ = names_;
+  alive_ = Buffer<T>(most);
 }
 
 template <class T>
@@ -59,6 +55,8 @@ void Statistics<T>::before(const T* parameters) {
 
 template <class T>
 void Statistics<T>::after(const Plan<T>& plan, const T* gradients, const T* parameters, Index m) {
+  const auto& kernels = plan.kernels().template of<T>();
+  const auto length = [&](const T* x, Index n) { return std::sqrt(kernels.sum_squares(x, n)); };
   ++steps_;
   T* change = parameters_.data();
   for (Index i = 0; i < layout_.size; ++i) change[i] = parameters[i] - change[i];
@@ -73,7 +71,7 @@ void Statistics<T>::after(const Plan<T>& plan, const T* gradients, const T* para
     const auto result = plan.result_of(slot.node, m);
     switch (result.activation) {
       case Activation::relu:
-        sum.dead += dead_fraction(result.y, result.ld, result.rows, result.n);
+        sum.dead += dead_fraction(result.y, result.ld, result.rows, result.n, alive_.data());
         sum.saturated = kNone;
         break;
       case Activation::sigmoid:

@@ -9,14 +9,14 @@
 
 namespace dlcore {
 
-/// Health of each dense layer in training, measured at every 16th step, whose gradients are kept
+/// Health of each dense layer in training, measured at every 32nd step, whose gradients are kept
 /// and not spent at once on the weights; the weights get the same bits either way.
 template <class T>
 class Statistics {
  public:
   Statistics(const Graph& graph, const Layout<T>& layout);
 
-  static constexpr Index kEvery = 16;
+  static constexpr Index kEvery = 32;
 
   /// Before the optimizer's step.
   void before(const T* parameters);
@@ -29,7 +29,7 @@ class Statistics {
   const Layout<T>& layout_;
   std::vector<LayerStatistics> sums_, names_;
   Index steps_ = 0;
-  Buffer<T> parameters_;
+  Buffer<T> parameters_, alive_;
 };
 
 }  // namespace dlcore

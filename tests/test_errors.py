@@ -693,9 +693,9 @@ CASES = [
         "fit: input_scale needs a finite number above 0, found -1",
     ),
     (
-        lambda: network().fit(X, Y, precision="bf16"),
+        lambda: network().fit(X, Y, precision="fp8"),
         ValueError,
-        "fit: precision needs to be None or \"fp32\", found str 'bf16'",
+        'fit: precision needs to be None, "fp32" or "bf16", found str \'fp8\'',
     ),
     (
         lambda: network(dtype="float64").fit(X, Y, precision="fp32"),

@@ -7,7 +7,7 @@ studies that answer the question are in `scaling`.
 
 from typing import TYPE_CHECKING
 
-from dlcore import files, functional, initializers, losses, optimizers, schedules
+from dlcore import _threadpool, files, functional, initializers, losses, optimizers, schedules
 from dlcore._core import __version__
 from dlcore.fleet import fit_many
 from dlcore.history import DivergenceWarning, EarlyStopping, History
@@ -85,3 +85,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_threadpool.watch()

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,9 @@ def _share(case: _Case, result: Result, limits: dict[str, float]) -> float | Non
 def _explain(limits: dict[str, float]) -> str:
     copy = f"a copy in memory, {limits['copy'] * 1e-9:.1f} GB/s"
     if "fma" in limits:
-        return f"shares: of the multiply-add peak, {limits['fma'] * 1e-9:.0f} GFLOP/s, and of {copy}"
+        return (
+            f"shares: of the multiply-add peak, {limits['fma'] * 1e-9:.0f} GFLOP/s, and of {copy}"
+        )
     if "product" not in limits:
         return f"shares: of {copy}"
     return (
@@ -389,7 +392,7 @@ def _training(
             threads=threads,
             on_epoch=ended,
         )
-        return [(b - a) / examples for a, b in zip(ends, ends[1:], strict=False)]
+        return [(b - a) / examples for a, b in pairwise(ends)]
 
     title = f"train {name}, batch {batch}, {type(optimizer).__name__}"
     return _Case(title, "samples/s", float(network.flops_per_example), check, measure)

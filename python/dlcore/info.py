@@ -32,7 +32,7 @@ def info() -> Info:
     dict
         Prints as a table. Its keys are "version"; "kernels", the instruction set in use, and
         "available_kernels", those this CPU can run, best first (the environment variable
-        DLCORE_KERNELS chooses); "threads", what ``threads=None`` means; "cuda", True or False, and
+        DLCORE_KERNELS chooses); "bf16", whether ``precision="bf16"`` works here; "threads", what ``threads=None`` means; "cuda", True or False, and
         "cuda_status", the reason; "numpy" and "python", their versions.
 
     Examples
@@ -46,6 +46,7 @@ def info() -> Info:
         version=_core.__version__,
         kernels=_core.kernels(),
         available_kernels=_core.available_kernels(),
+        bf16=_core.has_bf16(),
         threads=_core.default_threads(),
         cuda=available,
         cuda_status=status,
@@ -56,4 +57,4 @@ def info() -> Info:
 
 def cuda_status() -> tuple[bool, str]:
     """Return whether the GPU engines can be used, and the reason in a few words."""
-    return False, "this build of dlcore has no CUDA engine (it was built without nvcc)"
+    return False, "this build of dlcore has no CUDA engine"

@@ -503,8 +503,10 @@ class Network:
         clip_norm : float, optional
             Scale the gradient down to this 2-norm over all parameters where it is larger: ``g *
             min(1, clip_norm / (norm + 1e-6))``, as in PyTorch.
-        precision : {None, "fp32"}, optional
-            How float32 products are computed.
+        precision : {None, "fp32", "bf16"}, optional
+            How float32 products are computed. "bf16" rounds their factors to bfloat16 (8 bits of
+            precision) and sums in float32; weights and everything else stay float32. It needs a
+            CPU with AVX-512 BF16 (``dlcore.info()``) and pays from widths of some hundreds on.
         input_scale : float, optional
             Factor on every input, here and from now on wherever none is given; left out, 1/255
             for uint8 and 1 for other dtypes.

@@ -113,8 +113,8 @@ class Training:
             "shuffle": bool(shuffle),
             "clip_norm": _inputs.clip_norm(clip_norm, operation),
             "statistics": bool(statistics),
+            "bf16": _is_bf16(precision, network.dtype, operation),
         }
-        _check_precision(precision, network.dtype, operation)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             raise TypeError(
                 f"{operation}: early_stopping needs an object such as "
@@ -289,8 +289,10 @@ def has_accuracy(loss: Loss) -> bool:
     return isinstance(loss, (losses.CrossEntropy, losses.BinaryCrossEntropy))
 
 
-def _check_precision(precision: object, dtype: str, operation: str) -> None:
-    if precision is None or (precision == "fp32" and dtype == "float32"):
-        return
-    needed = 'None or "fp32"' if dtype == "float32" else "None in a float64 network"
-    raise ValueError(f"{operation}: precision needs to be {needed}, found {describe(precision)}")
+def _is_bf16(precision: object, dtype: str, operation: str) -> bool:
+    """Return whether products are to round to bfloat16; refuse what the network cannot do."""
+    allowed = (None, "fp32", "bf16") if dtype == "float32" else (None,)
+    if precision not in allowed:
+        one = 'None, "fp32" or "bf16"' if dtype == "float32" else "None in a float64 network"
+        raise ValueError(f"{operation}: precision needs to be {one}, found {describe(precision)}")
+    return precision == "bf16"
