@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import reference
-from dlcore import _core, functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import reference
+from dlcore import _core, functional
 from tolerances import Bounds, assert_within
 
 DTYPES = ("float32", "float64")

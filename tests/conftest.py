@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from dlcore import _core
 from hypothesis import HealthCheck, settings
+
+from dlcore import _core
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("local", deadline=None, suppress_health_check=_SLOW)

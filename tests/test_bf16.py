@@ -40,7 +40,7 @@ def test_integers_give_the_bits_of_float32(sizes, batch):
     # Targets beside the outputs, so that residuals are small; batch * outputs is a power of two
     # or, with 9 hidden units, one output.
     y = single(x) + integers(rng, (batch, sizes[-1]), 2)
-    options = dict(loss="mse", optimizer=dlcore.SGD(0.5), epochs=1, batch_size=batch)
+    options = {"loss": "mse", "optimizer": dlcore.SGD(0.5), "epochs": 1, "batch_size": batch}
     single.fit(x, y, **options)
     rounded.fit(x, y, precision="bf16", **options)
     for name, value in single.parameters.items():

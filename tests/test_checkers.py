@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-import gradcheck
 import numpy as np
 import pytest
+
+import gradcheck
 import reference
 import tolerances
 from cases import CASES, Draw, check, explore

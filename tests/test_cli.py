@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from dlcore import cli
 from dlcore.data import DataError, load
 from dlcore.scaling.predict import load_model
@@ -87,8 +88,8 @@ def test_kept_network_is_the_one_of_the_record(here, capsys):
     assert cli.main(["study", *QUICK, "--learners", "relu,sigmoid"]) == 0
     card = json.loads((here / "study-digits/model/model.json").read_text())
     data = load("digits")
-    from dlcore.scaling.learners import network_prediction
     from dlcore.scaling.study import Study
+    from dlcore.scaling.training import network_prediction
 
     network, preprocessing = load_model(here / "study-digits/model")
     study = Study(
@@ -132,12 +133,12 @@ def test_budget_is_obeyed_and_the_rest_is_told(here, capsys):
 
 
 def test_failed_runs_give_status_one(here, capsys, monkeypatch):
-    from dlcore.scaling import learners
+    from dlcore.scaling import training
 
     def fails(*arguments):
         raise FloatingPointError("made to fail")
 
-    monkeypatch.setattr(learners, "train_baseline", fails)
+    monkeypatch.setattr(training, "train_baseline", fails)
     assert cli.main(["study", *NETWORK, "--learners", "relu,logistic"]) == 1
     said = capsys.readouterr()
     assert "dlcore study: failed: logistic, m = 60, seed 0: made to fail" in said.err

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dlcore.data import DataError, Dataset, from_arrays, load, read_idx
 from dlcore.scaling import grid
 from dlcore.scaling.predict import load_features
 from dlcore.scaling.preprocessing import Preprocessing
-from hypothesis import given
-from hypothesis import strategies as st
 
 DATA = Path(os.environ.get("DLCORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

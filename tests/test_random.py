@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-import dlcore
 import numpy as np
 import pytest
-import reference
-from dlcore import _core, functional
 from hypothesis import given
 from hypothesis import strategies as st
+
+import dlcore
+import reference
+from dlcore import _core, functional
 
 SEEDS = st.integers(0, 2**64 - 1)
 STEPS = st.one_of(st.integers(0, 10), st.integers(0, 2**48 - 1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import gradcheck
 import numpy as np
 import pytest
+
+import gradcheck
 import reference
 from cases import CASES
 

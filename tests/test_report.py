@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+
 from dlcore.data import from_arrays, load
 from dlcore.scaling import figures, report
 from dlcore.scaling.study import Study

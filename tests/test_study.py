@@ -13,12 +13,15 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 
 import numpy as np
 import pytest
+
 from dlcore.data import DataError, from_arrays, load
-from dlcore.scaling import grid, learners
-from dlcore.scaling.learners import Learner, Result, Work, choose, execute
+from dlcore.scaling import grid, learners, training
+from dlcore.scaling.learners import Learner, choose
 from dlcore.scaling.metrics import METRICS, Prediction, metric_for
+from dlcore.scaling.runs import Result, execute
 from dlcore.scaling.study import Study
 from dlcore.scaling.summary import Estimate, Summary, estimate
+from dlcore.scaling.training import Work
 
 TINY = {"sizes": [8], "learners": ["relu", "logistic"], "seeds": 2, "m": [20, 60]}
 
@@ -184,15 +187,15 @@ def test_budget_stops_between_runs_and_says_what_is_left(digits):
 
 
 def test_a_failing_run_costs_no_other_and_is_tried_again(digits, monkeypatch):
-    train = learners.train_baseline
+    train = training.train_baseline
 
-    def fails(work, learner, value, seed, *rest):
-        if seed == 1:
+    def fails(work, job):
+        if job.seed == 1:
             raise FloatingPointError("made to fail")
-        return train(work, learner, value, seed, *rest)
+        return train(work, job)
 
     study = Study(digits, **TINY, store=":memory:")
-    monkeypatch.setattr(learners, "train_baseline", fails)
+    monkeypatch.setattr(training, "train_baseline", fails)
     outcome = study.run()
     assert (outcome.made, outcome.left, outcome.stopped) == (6, 2, "failures")
     assert outcome.failed[0] == "logistic, m = 20, seed 1: made to fail"

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import reference
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+import reference
 
 #: Largest error of an activation in units in the last place, where the result is normal: what the
 #: vector kernels promise.

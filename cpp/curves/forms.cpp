@@ -16,6 +16,7 @@ constexpr double kNegligible = 38.0;
 constexpr double kScan = 1e-4;
 constexpr double kFinish = 1e-7;
 constexpr double kSteepest = 8.0;  // exponent
+constexpr Index kSeen = 48;        // points that a start is judged by, at most
 
 double span(const Scope& s) { return std::max(s.last_x - s.first_x, 0.1); }
 
@@ -187,7 +188,7 @@ class M4 final : public FormOf<M4, 5> {
   }
   std::vector<std::vector<double>> grid(const Scope& s) const override {
     // The third is a place along x here; basis() makes it the offset b = c * place.
-    return {{}, {}, places(s, {-0.8, -0.3, 0.0, 0.25, 0.5, 0.75, 1.0}), exponents(), {-1.4, 0.0, 1.2}};
+    return {{}, {}, places(s, {-0.5, 0.0, 0.35, 0.7, 1.0}), {0.06, 0.2, 0.5, 1.0, 2.0}, {-1.4, 1.2}};
   }
   double basis(const double* p, double t) const override {
     const double at[5] = {0.0, 0.0, p[2] * p[3], p[3], p[4]};
@@ -401,7 +402,7 @@ Index CurveModel::starts(const double* weight, Index count, const double* simple
   std::vector<std::vector<double>> grid = form_.grid(scope_);
   if (simpler != nullptr) form_.refine(simpler, grid);
   // A start need not see every point.
-  const Index stride = std::max<Index>(1, n / 48);
+  const Index stride = std::max<Index>(1, n / 24);
   struct Candidate {
     double value;
     std::array<int, kMaxParameters> at;
@@ -419,9 +420,9 @@ Index CurveModel::starts(const double* weight, Index count, const double* simple
     // Weighted least squares of y = constant + slope phi, relative to y unless in logs. Measured from
     // the means, so that a nearly constant phi does no harm.
     double total = 0.0, mean_phi = 0.0, mean_y = 0.0;
-    double phi[96], y[96], w[96];
+    double phi[kSeen], y[kSeen], w[kSeen];
     Index used = 0;
-    for (Index i = n - 1; i >= 0 && used < 96; i -= stride, ++used) {
+    for (Index i = n - 1; i >= 0 && used < kSeen; i -= stride, ++used) {
       phi[used] = form_.basis(x, t_[i]);
       y[used] = in_logs ? log_y_[i] : std::exp(log_y_[i] - scope_.most_y);
       w[used] = weight[i] * scale_[i] * scale_[i] / (in_logs ? 1.0 : y[used] * y[used]);

@@ -1,12 +1,12 @@
 """Types of the compiled core (cpp/bindings/)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array: TypeAlias = NDArray[Any]
 
 class LayerStatistics(TypedDict):
     """Health of one dense layer over an epoch; NaN where a measure does not apply."""

@@ -13,9 +13,13 @@ import os
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from dlcore.scaling.study import Outcome, Study
 
 LAB = ("scipy", "sklearn", "pandas", "matplotlib", "tqdm")
 
@@ -67,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(f"dlcore {options.command}", str(error))
     except KeyboardInterrupt:
         print(f"dlcore {options.command}: interrupted", file=sys.stderr)
-        return 130
+        _leave(130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -201,7 +205,6 @@ def _study(options: argparse.Namespace) -> int:
         _fail("dlcore study", f"--budget needs seconds above 0, not {options.budget:g}")
     from dlcore.data import DataError, load
     from dlcore.scaling.learners import DEFAULT_SIZES
-    from dlcore.scaling.predict import keep_best_network
     from dlcore.scaling.study import Study
 
     data = load(
@@ -241,6 +244,22 @@ def _study(options: argparse.Namespace) -> int:
         outcome = study.run(
             executor, options.budget, workers=options.workers, progress=not options.quiet
         )
+    try:
+        _tell(study, outcome, folder)
+    except BaseException:
+        if outcome.stopped != "interrupted":
+            raise
+        traceback.print_exc()
+    if outcome.stopped == "interrupted":
+        _leave(130)
+    return 1 if outcome.failed or outcome.stopped == "workers" else 0
+
+
+def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
+    """Print what a study found, write its report and keep its best network."""
+    from dlcore.scaling.predict import keep_best_network
+    from dlcore.scaling.report import write_figures
+
     found = f", {outcome.found:,} found in {folder / 'study.db'}" if outcome.found else ""
     print(f"{outcome.made:,} runs made in {outcome.seconds:.0f} s{found}")
     for sentence in outcome.failed[:5]:
@@ -254,20 +273,21 @@ def _study(options: argparse.Namespace) -> int:
         }[outcome.stopped]
         are = "run is" if outcome.left == 1 else "runs are"
         print(f"{outcome.left:,} {are} left ({why}); the same command goes on with the rest")
-    if outcome.made + outcome.found:
-        print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
-        print(f"\n{study.advice.sentence}\n")
-        report = study.report(folder / "report.html")
-        print(f"{report}  (the same numbers: {report.stem}.csv, {report.stem}.json)")
-        if outcome.stopped != "interrupted":
-            kept = keep_best_network(study, folder / "model")
-            if kept is not None:
-                print(f"{kept}  (best network: dlcore predict --model {kept} --data FILE)")
-    elif outcome.stopped == "budget":
-        print("no run was finished within the budget; give it more seconds")
-    if outcome.stopped == "interrupted":
-        _leave(130)
-    return 1 if outcome.failed or outcome.stopped == "workers" else 0
+    if not outcome.made + outcome.found:
+        if outcome.stopped == "budget":
+            print("no run was finished within the budget; give it more seconds")
+        return
+    print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
+    print(f"\n{study.advice.sentence}\n")
+    report = study.report(folder / "report.html")
+    write_figures(study, folder / "figures")
+    print(
+        f"{report}  (the same numbers: {report.stem}.csv, .json; the figures: figures)", flush=True
+    )
+    if outcome.stopped != "interrupted":
+        kept = keep_best_network(study, folder / "model")
+        if kept is not None:
+            print(f"{kept}  (best network: dlcore predict --model {kept} --data FILE)")
 
 
 @contextlib.contextmanager
@@ -280,10 +300,9 @@ def _executor(address: str | None) -> Iterator[Any]:
 
     if not _has("distributed"):
         raise DataError("--dask needs Dask distributed; install it: pip install distributed")
-    from distributed import Client
-
+    distributed = importlib.import_module("distributed")
     try:
-        client = Client(address, timeout=10)
+        client = distributed.Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise DataError(f"--dask {address}: no scheduler answers there ({error})") from None
     with client:

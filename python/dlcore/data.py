@@ -216,7 +216,7 @@ def _target(y: Any, what: str) -> Array:
         values = values[:, 0]
     if values.ndim != 1:
         raise DataError(
-            f"{what} has shape {values.shape}; one number or class per example is needed, shape (n,)"
+            f"{what} has shape {values.shape}; one number or class per example is needed, (n,)"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         at = int(np.argmin(np.isfinite(values)))

@@ -10,19 +10,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlcore.scaling.curves import WARNINGS as WARNINGS
+    from dlcore.scaling.curves import Forecast as Forecast
+    from dlcore.scaling.curves import LearningCurve as LearningCurve
+    from dlcore.scaling.decisions import advise as advise
+    from dlcore.scaling.decisions import cheapest as cheapest
+    from dlcore.scaling.fits import CurveFit as CurveFit
+    from dlcore.scaling.fits import fit as fit
+    from dlcore.scaling.forms import FORMS as FORMS
     from dlcore.scaling.study import Outcome as Outcome
     from dlcore.scaling.study import Study as Study
     from dlcore.scaling.summary import Advice as Advice
     from dlcore.scaling.summary import Curve as Curve
     from dlcore.scaling.summary import Estimate as Estimate
+    from dlcore.scaling.surface import LossSurface as LossSurface
+    from dlcore.scaling.surface import SurfaceFit as SurfaceFit
+    from dlcore.scaling.surface import fit_surface as fit_surface
+    from dlcore.scaling.surface import isoflop_parabola as isoflop_parabola
 
 # Public name -> module of this package that has it.
 _WHERE = {
     "Advice": "summary",
     "Curve": "summary",
+    "CurveFit": "fits",
     "Estimate": "summary",
+    "FORMS": "forms",
+    "Forecast": "curves",
+    "LearningCurve": "curves",
+    "LossSurface": "surface",
     "Outcome": "study",
     "Study": "study",
+    "SurfaceFit": "surface",
+    "WARNINGS": "curves",
+    "advise": "decisions",
+    "cheapest": "decisions",
+    "fit": "fits",
+    "fit_surface": "surface",
+    "isoflop_parabola": "surface",
 }
 
 

@@ -130,6 +130,10 @@ class LearningCurve:
         How many values were averaged.
     raw : array, (k, 2)
         x and y as given, sorted.
+    positive : array, (n,)
+        y, zeros raised to half the smallest positive value.
+    resolution : float
+        Step that y is rounded to; 0 where none is seen.
     warnings : tuple of str
         Codes of :data:`WARNINGS`.
 
@@ -199,6 +203,7 @@ class LearningCurve:
             square = np.add.reduceat((y - np.repeat(self.y, self.counts)) ** 2, start)
             self.se = np.sqrt(square / (self.counts - 1) / self.counts)
         self.warnings: tuple[str, ...] = ()
+        self.resolution = _resolution(y)
         # The fits work on logarithms.
         self.positive = self.y
         if not (self.y > 0).all():
@@ -347,6 +352,15 @@ def _numbers(
                 raise DataError(f"{path}: line {line}, column {name} needs a number, found {found}")
             column.append(value)
     return values
+
+
+def _resolution(y: Array) -> float:
+    """Power of ten that all of y are multiples of, 0 below 1e-6."""
+    for digits in range(7):
+        scaled = y * 10.0**digits
+        if (np.abs(scaled - np.round(scaled)) < 1e-6).all():
+            return float(10.0**-digits)
+    return 0.0
 
 
 def _column(name: str, values: ArrayLike) -> Array:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlcore.scaling.learners import ACTIVATIONS
+from dlcore.scaling.outlook import Outlook
 from dlcore.scaling.summary import Advice, Curve, Summary
 
 if TYPE_CHECKING:
@@ -33,6 +34,18 @@ _VARIABLES = {
     FAINT: "var(--faint)",
     PAPER: "var(--paper)",
 }
+COLORS = {
+    scheme: "".join(f"--series-{k}:{color};" for k, color in enumerate(series)) + rest
+    for scheme, series, rest in (
+        ("light", LIGHT, f"--ink:{INK};--faint:{FAINT};--paper:{PAPER};"),
+        ("dark", DARK, "--ink:#e8eaed;--faint:#434a54;--paper:#14171b;"),
+    )
+}
+FONT = '--font:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;'
+_FILE_STYLE = (
+    f":root{{{COLORS['light']}{FONT}background:var(--paper);}}"
+    f"@media (prefers-color-scheme:dark){{:root{{{COLORS['dark']}}}}}"
+)
 # Narrow on purpose: on a phone's 360 pixels the 9 point texts are still 9 pixels high.
 WIDTH, HEIGHT = 4.7, 3.5
 _MARKERS = "osD^vPX*"
@@ -45,6 +58,8 @@ class Drawing:
 
     Attributes
     ----------
+    name : str
+        Short, for file names.
     title : str
         Its heading.
     svg : str
@@ -53,12 +68,21 @@ class Drawing:
         What it shows.
     """
 
+    name: str
     title: str
     svg: str
     sentence: str
 
+    def file(self) -> str:
+        """The drawing as an SVG file of its own, with colours for light and dark."""
+        head, rest = self.svg.split(">", 1)
+        space = ' xmlns="http://www.w3.org/2000/svg" width="600"'
+        return f"{head}{space}><style>{_FILE_STYLE}</style>{rest}\n"
 
-def drawings(summary: Summary, advice: Advice) -> list[Drawing]:
+
+def drawings(
+    summary: Summary, advice: Advice, forecasts: Mapping[str, Outlook] | None = None
+) -> list[Drawing]:
     """All figures that the finished runs allow.
 
     Parameters
@@ -67,6 +91,8 @@ def drawings(summary: Summary, advice: Advice) -> list[Drawing]:
         The runs.
     advice : Advice
         What they say.
+    forecasts : mapping of str to Outlook, optional
+        Forecasts of learners, drawn where they are determined.
 
     Returns
     -------
@@ -75,7 +101,7 @@ def drawings(summary: Summary, advice: Advice) -> list[Drawing]:
     curves = summary.curves()
     found = []
     if len(summary.sizes) > 1:
-        found.append(_data_curves(summary, advice, curves))
+        found.append(_data_curves(summary, advice, curves, forecasts or {}))
         families = _networks_by_family(curves)
         if sum(map(len, families.values())) > 1:
             whole = [curve for group in families.values() for curve in group]
@@ -95,14 +121,24 @@ def drawings(summary: Summary, advice: Advice) -> list[Drawing]:
 # Figures
 
 
-def _data_curves(summary: Summary, advice: Advice, curves: Mapping[str, Curve]) -> Drawing:
-    shown = _one_per_family(summary, advice, curves)
+def _data_curves(
+    summary: Summary,
+    advice: Advice,
+    curves: Mapping[str, Curve],
+    forecasts: Mapping[str, Outlook],
+) -> Drawing:
+    shown = [curves[name] for name in one_per_family(summary, curves)]
+    ahead = False
     with _figure("data") as (figure, axes):
         labels = []
         for curve in shown:
             style = _style(curve, shown)
             labels.append(_line(axes, curve, style, summary.metric.percent))
             _band(axes, curve, style, summary.metric.percent)
+            if curve.learner.name in forecasts:
+                end = _ahead(axes, curve, forecasts[curve.learner.name], style, summary)
+                if end is not None:
+                    ahead, labels[-1] = True, end
         _m_axis(axes, summary)
         _error_axis(axes, summary)
         _end_labels(axes, labels)
@@ -118,7 +154,11 @@ def _data_curves(summary: Summary, advice: Advice, curves: Mapping[str, Curve]) 
     if names:
         sentence += f" Of the networks, the best size of each kind is drawn ({names})."
     sentence += " Bands are 95 % intervals over seeds and held-out examples."
-    return Drawing("Error against labelled examples", _svg(figure, "data", sentence), sentence)
+    if ahead:
+        sentence += " Dotted lines are forecasts with 90 % intervals."
+    return Drawing(
+        "data", "Error against labelled examples", _svg(figure, "data", sentence), sentence
+    )
 
 
 def _network_curves(
@@ -150,7 +190,7 @@ def _network_curves(
             f"With {m:,} examples the error of the largest {kind} network is "
             f"{summary.change(gain.value)} {word} than that of the smallest ({summary.span(gain)})."
         )
-    return Drawing(f"{kind} networks by size", _svg(figure, name, sentence), sentence)
+    return Drawing(name, f"{kind} networks by size", _svg(figure, name, sentence), sentence)
 
 
 def _last_steps(summary: Summary, advice: Advice) -> Drawing:
@@ -191,7 +231,7 @@ def _last_steps(summary: Summary, advice: Advice) -> Drawing:
         + f"{summary.change(advice.margin)} either way."
     )
     title = "What the last doubling of data gave" if doubling else "What the last step in data gave"
-    return Drawing(title, _svg(figure, "steps", sentence), sentence)
+    return Drawing("steps", title, _svg(figure, "steps", sentence), sentence)
 
 
 def _size_curves(
@@ -238,7 +278,7 @@ def _size_curves(
         _error_axis(axes, summary)
         _end_labels(axes, labels)
     sentence = f"With {chosen[0]:,} examples " + " and ".join(parts) + "."
-    return Drawing("Error against network size", _svg(figure, "sizes", sentence), sentence)
+    return Drawing("sizes", "Error against network size", _svg(figure, "sizes", sentence), sentence)
 
 
 def _cost(summary: Summary, advice: Advice, curves: Mapping[str, Curve]) -> Drawing:
@@ -279,25 +319,24 @@ def _cost(summary: Summary, advice: Advice, curves: Mapping[str, Curve]) -> Draw
             f"One run of {summary.learners[cheapest[1]].label} with its tries takes "
             f"{_seconds(cheapest[0])} on one core."
         )
-    return Drawing("Error against cost", _svg(figure, "cost", sentence), sentence)
+    return Drawing("cost", "Error against cost", _svg(figure, "cost", sentence), sentence)
 
 
 # --------------------------------------------------------------------------------------------------
 # Which curves, in which style
 
 
-def _one_per_family(summary: Summary, advice: Advice, curves: Mapping[str, Curve]) -> list[Curve]:
+def one_per_family(summary: Summary, curves: Mapping[str, Curve]) -> list[str]:
     """Every other learner, and of each kind of network the size that is best at the end."""
     top = summary.top()
-    shown = [curve for curve in curves.values() if not curve.learner.is_network]
+
+    def at_top(curve: Curve) -> float:
+        m = top.get(curve.learner.name)
+        return next((p.estimate.value for p in curve.points if p.m == m), np.inf)
+
+    shown = [name for name, curve in curves.items() if not curve.learner.is_network]
     for group in _networks_by_family(curves).values():
-        at_top = {
-            c.learner.name: next(
-                (p.estimate.value for p in c.points if p.m == top.get(c.learner.name)), np.inf
-            )
-            for c in group
-        }
-        shown.append(min(group, key=lambda c: at_top[c.learner.name]))
+        shown.append(min(group, key=at_top).learner.name)
     return shown
 
 
@@ -431,6 +470,28 @@ def _band(axes: Axes, curve: Curve, style: _Style, percent: bool) -> None:
     low = [max(floor, factor * float(a or 0)) for a, _ in spans]
     high = [factor * float(b or 0) for _, b in spans]
     axes.fill_between(curve.m, low, high, color=style.color, alpha=0.13, linewidth=0)
+
+
+def _ahead(
+    axes: Axes, curve: Curve, forecast: Outlook, style: _Style, summary: Summary
+) -> tuple[float, float, str, str] | None:
+    """Continue a curve by what is forecast; its new end, or None where nothing is."""
+    factor = 100 if summary.metric.percent else 1
+    last = curve.points[-1]
+    m, value, low, high = [last.m], *([factor * last.estimate.value] for _ in range(3))
+    for point in forecast.points:
+        if point.span is None:
+            break
+        m.append(point.m)
+        for part, found in zip((value, low, high), point.span, strict=True):
+            part.append(factor * found)
+    if len(m) == 1:
+        return None
+    axes.plot(m, value, color=style.color, linestyle=":", linewidth=1.6)
+    floor = factor * float(curve.value.min()) / 4
+    low = [max(found, floor) for found in low]
+    axes.fill_between(m, low, high, color=style.color, alpha=0.13, linewidth=0)
+    return m[-1], value[-1], curve.learner.label, style.color
 
 
 def _m_axis(axes: Axes, summary: Summary) -> None:

@@ -8,6 +8,7 @@ that fit them. All forms are fitted to logarithms, natively (cpp/curves).
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Sequence
@@ -48,8 +49,9 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 LOSSES = ("huber", "lad", "l2")
-STARTS = 3  # of each form of the ensemble
-STARTS_ALONE = 8  # of a form that is asked for by name
+STARTS = 2  # of each form of the ensemble
+# A form that is asked for by name is searched for more widely, and followed to the end.
+STARTS_ALONE, ITERATIONS_ALONE = 8, 250
 _ORIGINS = 5
 # The plain power law hardly ever holds to the end of a curve.
 _PRIOR = {"power": 0.02}
@@ -183,11 +185,9 @@ class CurveFit:
         threads: int,
     ) -> None:
         self.curve = curve
-        self.form = label
         self.loss = loss
         self.delta = delta
         self._threads = threads
-        self.members = names
         self.log_x = np.log(curve.x)
         self.log_y = np.log(curve.positive)
         self._problem = Problem(
@@ -204,23 +204,61 @@ class CurveFit:
         # The ensemble measures what any one form leaves open, so it is always fitted.
         self.names = tuple(dict.fromkeys([*ENSEMBLE, *names]))
         self.forms = tuple(FORMS[name] for name in self.names)
-        self.alone = len(names) == 1 and not with_last
         self.origins = self._fit_origins()
-        self._chosen = np.array([name in names for name in self.names])
+        if len(names) == 1 and not with_last:
+            self._fit_alone(names[0])
+        self._choose(label, names, with_last)
+
+    def _choose(self, label: str, members: tuple[str, ...], with_last: bool) -> None:
+        """Say which of the fitted forms make the forecast."""
+        self.form = label
+        self.members = members
+        self.alone = len(members) == 1 and not with_last
+        self._chosen = np.array([name in members for name in self.names])
         if self.alone:
             self.shrinkage = 1.0
-        elif not names:
+        elif not members:
             self.shrinkage = 0.0
         else:
             self.shrinkage = self._shrinkage()
-        member = self.member_weights(self.origins[0])
+        share = self.member_weights(self.origins[0])
         self.weights = {
-            name: float(share)
-            for name, share in zip(self.names, member * self.shrinkage, strict=True)
-            if share > 0
+            name: float(part)
+            for name, part in zip(self.names, share * self.shrinkage, strict=True)
+            if part > 0
         }
         if self.shrinkage < 1:
             self.weights[LAST] = 1 - self.shrinkage
+
+    def member(self, name: str) -> CurveFit:
+        """The same curve by one form of the ensemble, or by "last", without fitting again.
+
+        :func:`fit` with the form's name searches more widely.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        CurveFit
+
+        Raises
+        ------
+        ValueError
+            If the form was not fitted.
+        """
+        if name != LAST:
+            name = form_named(name).name
+            if name not in self.names:
+                raise ValueError(
+                    f"member: name needs one of {', '.join([*self.names, LAST])}, found {name!r}"
+                )
+        result = copy.copy(self)
+        for cached in ("standard_errors", "backtests", "rough", "_diagnosis"):
+            result.__dict__.pop(cached, None)
+        result._choose(name, () if name == LAST else (name,), False)
+        return result
 
     # Fitting
 
@@ -237,23 +275,9 @@ class CurveFit:
                     counts.append(count)
         problems = [self._problem.first(count) for count in counts]
         natives = [form.native for form in self.forms]
-        parameters, objective = fit_problems(
+        parameters, _ = fit_problems(
             natives, problems, self.loss, self.delta, STARTS, threads=self._threads
         )
-        if self.alone:
-            # A form that stands for itself is searched for more widely.
-            place = self.names.index(self.members[0])
-            wider, wider_objective = fit_problems(
-                [natives[place]],
-                problems[:1],
-                self.loss,
-                self.delta,
-                STARTS_ALONE,
-                parameters[place : place + 1, :1],
-                self._threads,
-            )
-            if wider_objective[0, 0] < objective[place, 0]:
-                parameters[place, 0] = wider[0, 0]
         origins = []
         for j, count in enumerate(counts):
             values = self._values(parameters[:, j], self.log_x[:count])
@@ -262,6 +286,23 @@ class CurveFit:
                 Origin(count, parameters[:, j], residuals, self._evidence(residuals))
             )
         return origins
+
+    def _fit_alone(self, name: str) -> None:
+        """Search for one form more widely, on the whole curve."""
+        place = self.names.index(name)
+        origin = self.origins[0]
+        found, _ = fit_problems(
+            [self.forms[place].native],
+            [self._problem],
+            self.loss,
+            self.delta,
+            STARTS_ALONE,
+            origin.parameters[None, place : place + 1],
+            self._threads,
+            ITERATIONS_ALONE,
+        )
+        origin.parameters[place] = found[0, 0]
+        origin.residuals[place] = self._values(origin.parameters, self.log_x)[place] - self.log_y
 
     def _values(self, parameters: Array, log_x: Array) -> Array:
         return np.concatenate(
@@ -483,6 +524,8 @@ class CurveFit:
             found.append("WIDE_INTERVAL")
         least, most = self.curve.bounds
         top = max(float(self.curve.y.max()), float(self.curve.positive.max()))
+        if "ZERO_ERROR" in warnings:
+            low = np.full_like(low, least)
         low = np.where(undetermined & beyond, least, low)
         high = np.where(undetermined & beyond, np.maximum(high, top), high)
         value, low, high = (np.clip(part, least, min(most, 1e300)) for part in (value, low, high))
@@ -548,6 +591,8 @@ class CurveFit:
         if self.curve.se is not None:
             relative = self.curve.se[: origin.count] / self.curve.positive[: origin.count]
             level = max(level, 0.5 * float(np.median(relative)))
+        # A rounded value says no more than its last digit.
+        level = math.hypot(level, 0.29 * self.curve.resolution / math.exp(last))
         parts = np.column_stack(
             [
                 np.full(len(log_x), level),

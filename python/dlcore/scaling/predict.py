@@ -25,10 +25,10 @@ from dlcore.data import (
     read_npz,
 )
 from dlcore.scaling.grid import subset
-from dlcore.scaling.learners import Trained, network_prediction, train_network
 from dlcore.scaling.metrics import Prediction
 from dlcore.scaling.preprocessing import Preprocessing
 from dlcore.scaling.store import write_atomically
+from dlcore.scaling.training import Job, network_prediction, train_networks
 from dlcore.tables import encode_table, read_table
 
 if TYPE_CHECKING:
@@ -89,17 +89,18 @@ def keep_best_network(study: Study, folder: str | Path) -> Path | None:
     if (folder / CARD).exists() and (folder / CARD).read_text("utf-8") == text:
         return folder
     rows = subset(study.data, study.split.pool, result.run.m, result.run.seed)
-    trained: Trained = train_network(
-        study.work,
+    job = Job(
         summary.learners[best],
         result.facts["value"],
         result.run.seed,
         rows,
-        None,
-        result.facts["epochs"],
+        epochs=result.facts["epochs"],
     )
+    (trained,) = train_networks(study.work, [job])
+    if isinstance(trained, Exception):
+        raise trained
     if trained.network is None or trained.preprocessing is None:
-        return None
+        return None  # the m labels are of one class, which is then always predicted
     folder.mkdir(parents=True, exist_ok=True)
     # The card goes last and away first: while it is there, the folder is whole.
     (folder / CARD).unlink(missing_ok=True)

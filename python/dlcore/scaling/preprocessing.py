@@ -153,6 +153,10 @@ class Preprocessing:
                 at += 1
         return out
 
+    def takes_bytes(self, x: Array) -> bool:
+        """Whether a network can be given these rows as the bytes they are."""
+        return bool(x.dtype == np.uint8 and self.scale is not None and not self.shift)
+
     def network_input(self, x: Array) -> tuple[Array, float]:
         """As :meth:`transform`, but bytes stay bytes: a network scales them on its way.
 
@@ -167,7 +171,7 @@ class Preprocessing:
         input_scale : float
             What the network multiplies it by.
         """
-        if x.dtype == np.uint8 and self.scale is not None and not self.shift:
+        if self.takes_bytes(x) and self.scale is not None:
             return x.reshape(len(x), -1), self.scale
         return self.transform(x), 1.0
 

@@ -11,21 +11,16 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcore.scaling import figures
-from dlcore.scaling.learners import (
-    BATCH_SIZE,
-    EPOCHS,
-    LEARNING_RATES,
-    PATIENCE_EPOCHS,
-    PATIENCE_STEPS,
-    STEPS,
-    machine,
-)
+from dlcore.scaling.learners import LEARNING_RATES, TRAINING
+from dlcore.scaling.outlook import FACTORS, Outlook, outlooks
+from dlcore.scaling.runs import machine
 from dlcore.scaling.store import write_atomically
 from dlcore.scaling.summary import LEVEL, Advice, Estimate, Summary
 
@@ -111,6 +106,9 @@ def write_report(study: Study, path: Path) -> Path:
     write_atomically(path.with_suffix(".csv"), curves_csv(summary))
     content = summary.to_dict(advice)
     content["complete"] = not _left(study)
+    content["forecasts"] = {
+        name: asdict(forecast) for name, forecast in forecasts_of(summary, advice).items()
+    }
     content["runs"] = [
         {
             "key": result.run.key(),
@@ -179,14 +177,17 @@ def fragment(study: Study) -> str:
 
 def body(study: Study, summary: Summary, advice: Advice) -> str:
     """Everything inside the page."""
-    shapes = "".join(_figure(drawing) for drawing in figures.drawings(summary, advice))
+    forecasts = forecasts_of(summary, advice)
+    drawn = figures.drawings(summary, advice, forecasts)
+    shapes = "".join(_figure(drawing) for drawing in drawn)
     return (
         f"<header><p class='kicker'>dlcore study of {escape(summary.data.name)}</p>\n"
         "<h1>Would more data, or a larger network, help?</h1>\n"
         f"<p class='answer'>{escape(advice.sentence)}</p></header>\n<main>\n"
-        f"{_unfinished(study)}{_cards(summary, advice)}"
+        f"{_unfinished(study)}{_cards(summary, advice, forecasts)}"
         f"<section class='figures' aria-label='Figures'>{shapes}</section>\n"
-        f"{_error_table(summary, advice)}{_learner_table(summary)}{_notes(study, summary)}"
+        f"{_error_table(summary, advice)}"
+        f"{_forecast_table(summary, forecasts)}{_learner_table(summary)}{_notes(study, summary)}"
         f"{_method(study, summary, advice)}</main>\n"
     )
 
@@ -206,7 +207,33 @@ def _unfinished(study: Study) -> str:
     )
 
 
-def _cards(summary: Summary, advice: Advice) -> str:
+def forecasts_of(summary: Summary, advice: Advice) -> dict[str, Outlook]:
+    """Forecasts of the best learner and of the best of each kind."""
+    curves = summary.curves()
+    names = figures.one_per_family(summary, curves)
+    if advice.best not in names:
+        names.append(advice.best)
+    return outlooks(summary, curves, names)
+
+
+def write_figures(study: Study, folder: Path) -> None:
+    """Write every figure of the report as an SVG file of its own.
+
+    Parameters
+    ----------
+    study : Study
+        With at least one finished run.
+    folder : Path
+        Made if it does not exist.
+    """
+    summary = study.summary()
+    advice = summary.advice(study.margin)
+    folder.mkdir(parents=True, exist_ok=True)
+    for drawing in figures.drawings(summary, advice, forecasts_of(summary, advice)):
+        write_atomically(folder / f"{drawing.name}.svg", drawing.file())
+
+
+def _cards(summary: Summary, advice: Advice, forecasts: Mapping[str, Outlook]) -> str:
     best = summary.learners[advice.best].label
     found = advice.estimate
     interval = "one seed, no interval"
@@ -255,6 +282,8 @@ def _cards(summary: Summary, advice: Advice) -> str:
                 f"{network} gains {_plus(summary, advice.network_gain.value)} on {other}; {span}",
             )
         )
+    if advice.best in forecasts:
+        cards.append(_forecast_card(summary, forecasts[advice.best]))
     ladder = "simplest first: linear models, trees, SVM, then networks by size"
     cards.append(
         (
@@ -269,6 +298,39 @@ def _cards(summary: Summary, advice: Advice) -> str:
         for what, word, detail in cards
     )
     return f"<section class='cards' aria-label='The answer in short'>{inside}</section>\n"
+
+
+def _forecast_card(summary: Summary, forecast: Outlook) -> tuple[str, str, str]:
+    point = forecast.points[0]
+    what = f"More data: {point.m:,}"
+    if point.span is None:
+        return what, "No forecast", "; ".join(forecast.reasons) or "the data do not tell"
+    value, low, high = map(summary.amount, point.span)
+    held = f"such intervals held {100 * forecast.coverage:.0f} % of the curves they were checked on"
+    label = summary.learners[forecast.learner].label
+    return what, f"{value} forecast", f"{label}; 90 % interval {low} to {high} ({held})"
+
+
+def _forecast_table(summary: Summary, forecasts: Mapping[str, Outlook]) -> str:
+    if not forecasts:
+        return ""
+    head = ["learner", *(f"m x {factor}" for factor in FACTORS), "what makes it doubtful"]
+    rows = []
+    for name, forecast in forecasts.items():
+        cells = [summary.learners[name].label]
+        for point in forecast.points:
+            if point.span is None:
+                cells.append("undetermined")
+            else:
+                value, low, high = map(summary.amount, point.span)
+                cells.append(f"{value} ({low} to {high}) at {point.m:,}")
+        rows.append(([*cells, "; ".join(forecast.reasons) or "\N{EM DASH}"], ""))
+    held = 100 * next(iter(forecasts.values())).coverage
+    text = (
+        f"Forecasts with 90 % intervals; such intervals held {held:.0f} % of the later points of "
+        "curves that had no part in their calibration. Where a number would mislead there is none."
+    )
+    return _table("What more data would bring", text, head, rows, wrap=True)
 
 
 def _plus(summary: Summary, value: float) -> str:
@@ -348,11 +410,16 @@ def _engineering(value: float) -> str:
 
 
 def _table(
-    title: str, text: str, head: Sequence[str], rows: Iterable[tuple[Sequence[str], str]]
+    title: str,
+    text: str,
+    head: Sequence[str],
+    rows: Iterable[tuple[Sequence[str], str]],
+    *,
+    wrap: bool = False,
 ) -> str:
     out = [
         f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>",
-        "<div class='scroll'><table><thead><tr>",
+        f"<div class='scroll'><table{' class=wrap' if wrap else ''}><thead><tr>",
     ]
     out += [f"<th scope='col'>{escape(cell)}</th>" for cell in head]
     out.append("</tr></thead><tbody>")
@@ -427,12 +494,12 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
             "fewer than 50 labels; then it is trained once with the best value on all m."
         ),
         (
-            f"Networks: dense layers, Adam, batches of {BATCH_SIZE}, tries of at most {STEPS:,} "
-            f"steps or {EPOCHS} epochs, whichever is longer, at a constant learning rate; they "
-            f"stop after {PATIENCE_STEPS} steps (at least {PATIENCE_EPOCHS} epochs) without a "
-            "lower validation loss. The last training, which has no labels left to stop by, takes "
-            "twice the epochs of the best try while its learning rate falls to zero along a cosine."
-        ),
+            "Networks: dense layers, Adam, batches of {batch_size}, tries of at most {steps:,} "
+            "steps or {epochs} epochs, whichever is longer, at a constant learning rate; they stop "
+            "after {patience_steps} steps (at least {patience_epochs} epochs) without a lower "
+            "validation loss. The last training, which has no labels left to stop by, takes twice "
+            "the epochs of the best try while its learning rate falls to zero along a cosine."
+        ).format(**TRAINING),
         prepared,
         (
             f"Intervals ({100 * LEVEL:.0f} %) add the chance of the seeds and of the held-out "
@@ -457,8 +524,6 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
 
 def _style(root: str = "") -> str:
     """The page's style sheet; below ``root`` only where the report is a part of another page."""
-    light = "".join(f"--series-{k}:{color};" for k, color in enumerate(figures.LIGHT))
-    dark = "".join(f"--series-{k}:{color};" for k, color in enumerate(figures.DARK))
     top = root or ":root"
     inner = f"{root} " if root else ""
     page_rules = (
@@ -466,11 +531,11 @@ def _style(root: str = "") -> str:
         if root
         else "body{margin:0 auto;max-width:68rem;padding:1.5rem 1rem 3rem;background:var(--paper);}"
     )
-    return f"""{top}{{{light}--ink:#1a1c1f;--quiet:#555c66;--faint:#c9ced6;--paper:#fefefe;
---card:#f3f5f8;--accent:#0063a6;--font:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
+    light, dark = figures.COLORS["light"], figures.COLORS["dark"]
+    return f"""{top}{{{light}--quiet:#555c66;--card:#f3f5f8;--accent:#0063a6;{figures.FONT}
 color:var(--ink);background:var(--paper);font:1rem/1.5 var(--font);}}
-@media (prefers-color-scheme:dark){{{top}{{{dark}--ink:#e8eaed;--quiet:#a6adb8;--faint:#434a54;
---paper:#14171b;--card:#1e2329;--accent:#62b5f2;}}}}
+@media (prefers-color-scheme:dark){{{top}{{{dark}--quiet:#a6adb8;--card:#1e2329;
+--accent:#62b5f2;}}}}
 {page_rules}
 {inner}.kicker{{margin:0;color:var(--quiet);font-size:.9rem;}}
 {inner}h1{{margin:.1rem 0 .6rem;font-size:1.6rem;line-height:1.25;}}
@@ -496,6 +561,7 @@ gap:1.6rem;align-items:start;}}
 border-bottom:1px solid var(--faint);}}
 {inner}th:first-child{{text-align:left;}}
 {inner}tbody th{{font-weight:500;position:sticky;left:0;background:var(--paper);}}
+{inner}table.wrap td:last-child{{white-space:normal;min-width:14rem;text-align:left;}}
 {inner}tr.best th,{inner}tr.best td{{font-weight:700;}}
 {inner}li{{margin-bottom:.35rem;overflow-wrap:anywhere;}}
 {inner}ul{{padding-left:1.2rem;}}

@@ -20,7 +20,7 @@ import numpy as np
 
 from dlcore.data import DataError
 from dlcore.scaling.grid import Run
-from dlcore.scaling.learners import Result
+from dlcore.scaling.runs import Result
 
 FORMAT = 1  # PRAGMA user_version
 _TABLE = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -23,22 +22,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import dlcore
 from dlcore.data import DataError, Dataset, from_arrays
 from dlcore.scaling import grid
 from dlcore.scaling.grid import Run
-from dlcore.scaling.learners import (
-    DEFAULT_SIZES,
-    Learner,
-    Result,
-    Stopped,
-    Work,
-    choose,
-    default_learners,
-    quiet_libraries,
-)
+from dlcore.scaling.learners import DEFAULT_SIZES, Learner, choose, default_learners
 from dlcore.scaling.metrics import metric_for
+from dlcore.scaling.runs import Failure, Result, quiet_libraries
 from dlcore.scaling.store import Store
 from dlcore.scaling.summary import Advice, Curve, Summary
+from dlcore.scaling.training import Stopped, Work
 from dlcore.scaling.workers import Placement
 
 if TYPE_CHECKING:
@@ -214,7 +207,7 @@ class Study:
         stop = threading.Event()
         own = None
         if executor is None:
-            workers = workers or _cpus()
+            workers = workers or int(dlcore.info()["threads"])
             executor = own = ThreadPoolExecutor(workers, thread_name_prefix="dlcore-study")
         else:
             workers = workers or _workers_of(executor)
@@ -305,15 +298,6 @@ class Study:
         return fragment(self)
 
 
-def _cpus() -> int:
-    asked = os.environ.get("DLCORE_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _workers_of(executor: Executor) -> int:
     client = getattr(executor, "_client", None)
     if client is not None and hasattr(client, "ncores"):
@@ -332,7 +316,7 @@ class _Queue:
         self._ahead = ahead
         self._deadline = deadline
         self._open = True
-        self._pending: dict[Future[list[Result]], Run] = {}
+        self._pending: dict[Future[list[Result | Failure]], Run] = {}
         self.made = 0
         self.failed: list[str] = []
         self.stopped = ""
@@ -360,16 +344,21 @@ class _Queue:
         results: list[Result] = []
         for future in done:
             run = self._pending.pop(future)
+            outcomes: list[Result | Failure] = []
             try:
-                results += future.result()
+                outcomes = future.result()
             except (CancelledError, Stopped):
                 continue
             except BrokenExecutor:  # its processes died; the runs are as they were before
                 self._open, self.stopped = False, "workers"
             except Exception as error:  # noqa: BLE001 - whatever one run dies of, others go on
-                kind = "" if isinstance(error, ArithmeticError) else f"{type(error).__name__}: "
-                failed = f"{run.learner}, m = {run.m:,}, seed {run.seed}: {kind}{error}"
-                self.failed.append(" ".join(failed.split()))
+                outcomes = [Failure(run, f"{type(error).__name__}: {error}")]
+            for outcome in outcomes:
+                if isinstance(outcome, Result):
+                    results.append(outcome)
+                    continue
+                place = f"{run.learner}, m = {run.m:,}, seed {run.seed}"
+                self.failed.append(f"{place}: {outcome.message}")
         self.made += len(results)
         return results
 

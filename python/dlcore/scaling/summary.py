@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from dlcore.data import Dataset
 from dlcore.scaling.grid import Split
-from dlcore.scaling.learners import Learner, Result
+from dlcore.scaling.learners import Learner
 from dlcore.scaling.metrics import Metric, Prediction
+from dlcore.scaling.runs import Result
 
 Array = NDArray[Any]
 LEVEL = 0.95

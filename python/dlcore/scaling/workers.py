@@ -21,8 +21,10 @@ import numpy as np
 
 from dlcore.data import Column, Dataset
 from dlcore.scaling.grid import Run, Split
-from dlcore.scaling.learners import Learner, Result, Work, execute, quiet_libraries
+from dlcore.scaling.learners import Learner
 from dlcore.scaling.metrics import METRICS
+from dlcore.scaling.runs import Failure, Result, execute, quiet_libraries
+from dlcore.scaling.training import Work
 
 _ARRAYS = ("x", "y", "test_x", "test_y", "groups", "times")
 
@@ -53,7 +55,7 @@ class Placement:
             write_work(work, self._folder)
             self._handle = _Mapped(self._folder)
 
-    def submit(self, runs: Sequence[Run]) -> Future[list[Result]]:
+    def submit(self, runs: Sequence[Run]) -> Future[list[Result | Failure]]:
         """Start a chunk of runs; the results come in the same order."""
         return self._executor.submit(_execute_there, self._handle, tuple(runs))
 
@@ -70,7 +72,7 @@ class _Mapped:
     folder: str
 
 
-def _execute_there(handle: Work | _Mapped, runs: Sequence[Run]) -> list[Result]:
+def _execute_there(handle: Work | _Mapped, runs: Sequence[Run]) -> list[Result | Failure]:
     work = read_work(handle.folder) if isinstance(handle, _Mapped) else handle
     with quiet_libraries() if work.stop is None else contextlib.nullcontext():
         return execute(work, runs)

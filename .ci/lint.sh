@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Form and types: ruff, mypy --strict, the stubs against the compiled module, clang-format.
+set -euo pipefail
+
+ruff check .
+ruff format --check python tests benchmarks
+mypy
+# Types that are in the stub alone, and pybind11's metaclass, are no differences.
+stubtest_allowed=$(mktemp)
+trap 'rm -f "$stubtest_allowed"' EXIT
+printf 'dlcore._core.%s\n' Array EpochRecord FitResult Network >"$stubtest_allowed"
+python -m mypy.stubtest dlcore._core --ignore-missing-stub --allowlist "$stubtest_allowed"
+git ls-files --cached --others --exclude-standard 'cpp/*' 'cuda/*' 'benchmarks/*' |
+  grep -E '\.(cpp|h|cu|cuh)$' | xargs clang-format --dry-run -Werror
+echo "clang-format: as .clang-format says"

@@ -1,0 +1,245 @@
+// The products of a dense layer. An output of forward takes 2 k operations; a weight's gradient
+// 2 m; an element of the input gradient 2 n. Bytes are few beside that: every case is measured
+// against the multiply-add peak.
+
+#include <algorithm>
+#include <memory>
+
+#include "bench.h"
+#include "ops/dense.h"
+#include "ops/optimizer.h"
+#include "parameters.h"
+
+namespace dlcore::bench {
+namespace {
+
+constexpr double kEps = 0x1p-23;
+// Operations the reference may spend on a check: about 0.1 s. Rows are independent, so what is too
+// large is checked in rows spread from the first to the last.
+constexpr double kCheckOperations = 4e7;
+
+struct Shape {
+  Index k, n;               ///< in_features, out_features
+  bool dense_rows = false;  ///< rows lie at distance k exactly, as in an array of the user
+};
+
+/// Data of one dense layer: x (m, k), w (k, n) in panels, y and dy (m, n).
+struct Layer {
+  Layer(const Shape& shape, Index rows)
+      : m(rows),
+        n(shape.n),
+        k(shape.k),
+        ldx(shape.dense_rows ? k : leading_dimension<float>(k)),
+        ldy(shape.dense_rows ? padded<float>(n) : leading_dimension<float>(n)),
+        ldt(leading_dimension<float>(m)),
+        stride(panel_stride_of<float>(k)),
+        panels(padded<float>(n) / kPanel<float> * stride),
+        x(grid(m * ldx, 1)),
+        b(grid(padded<float>(n), 2)),
+        w(panels),
+        dy(m * ldy) {
+    const Buffer<float> plain = grid(n * k, 3), gradient = grid(m * n, 4);
+    pack_weight(plain.data(), n, k, w.data(), stride);
+    for (Index i = 0; i < m; ++i) std::copy_n(gradient.data() + i * n, n, dy.data() + i * ldy);
+  }
+  ops::DenseWeights<const float> weights() const { return {w.data(), stride, k, n}; }
+
+  Index m, n, k, ldx, ldy, ldt, stride, panels;
+  Buffer<float> x, b, w, dy;
+};
+
+/// Calls row(i) for rows spread over 0..rows until one says what is wrong.
+template <class F>
+std::string check_rows(Index rows, double operations, F row) {
+  const auto most = static_cast<Index>(kCheckOperations / operations);
+  const Index count = std::clamp<Index>(most, std::min<Index>(rows, 3), rows);
+  for (Index c = 0; c < count; ++c) {
+    const std::string wrong = row(count == 1 ? 0 : c * (rows - 1) / (count - 1));
+    if (!wrong.empty()) return wrong;
+  }
+  return "";
+}
+
+Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
+                 Activation activation) {
+  auto d = std::make_shared<Layer>(shape, m);
+  auto y = std::make_shared<Buffer<float>>(m * d->ldy);
+  const auto run = [=, &k] {
+    ops::dense_forward<float>(k, threads, d->x.data(), d->ldx, d->weights(), d->b.data(),
+                              activation, 0.25f, nullptr, y->data(), d->ldy, m);
+  };
+  // The sums are exact; an activation may be off by some units in the last place.
+  const bool exact = activation == Activation::identity || activation == Activation::relu ||
+                     activation == Activation::leaky_relu;
+  const auto check = [=] {
+    run();
+    Buffer<float> expected(d->ldy);
+    return check_rows(m, 2.0 * d->n * d->k, [&](Index i) {
+      kReference.f32.dense_forward(d->x.data() + i * d->ldx, d->ldx, d->w.data(), d->stride,
+                                   d->b.data(), activation, 0.25f, nullptr, expected.data(), d->ldy,
+                                   1, d->n, d->k);
+      return compare(y->data() + i * d->ldy, expected.data(), d->n, exact ? 0 : 10 * kEps,
+                     exact ? 0 : 1e-30, "y");
+    });
+  };
+  return {check, repeated(run)};
+}
+
+// From dy transposed, as a plan has it, and with dx transposed back.
+Prepared input_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, int threads) {
+  auto d = std::make_shared<Layer>(shape, m);
+  auto dyt = std::make_shared<Buffer<float>>(d->n * d->ldt);
+  auto dxt = std::make_shared<Buffer<float>>(d->k * d->ldt);
+  auto dx = std::make_shared<Buffer<float>>(m * d->ldx);
+  kReference.f32.transpose(d->dy.data(), d->ldy, dyt->data(), d->ldt, m, d->n, padded<float>(m));
+  const auto run = [=, &k] {
+    ops::dense_input_gradient<float>(k, k, threads, dyt->data(), d->weights(), dxt->data(), d->ldt,
+                                     false, nullptr, dx->data(), d->ldx, m);
+  };
+  const auto check = [=] {
+    run();
+    Buffer<float> transposed(d->k * d->ldt), expected(d->k);
+    return check_rows(m, 2.0 * d->n * d->k, [&](Index i) {
+      kReference.f32.dense_input_gradient(dyt->data() + i, d->ldt, d->w.data(), d->stride,
+                                          transposed.data(), d->ldt, 1, d->n, d->k);
+      for (Index j = 0; j < d->k; ++j) expected.data()[j] = transposed.data()[j * d->ldt];
+      return compare(dx->data() + i * d->ldx, expected.data(), d->k, 0, 0, "dx");
+    });
+  };
+  return {check, repeated(run)};
+}
+
+/// Row r of panels as n values.
+void panel_row(const Layer& d, const Buffer<float>& panels, Index r, float* row) {
+  for (Index j = 0; j < d.n; ++j) {
+    const Index panel = j / kPanel<float>, column = j % kPanel<float>;
+    row[j] = panels.data()[panel * d.stride + r * kPanel<float> + column];
+  }
+}
+
+Prepared weight_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, int threads) {
+  auto d = std::make_shared<Layer>(shape, m);
+  auto dw = std::make_shared<Buffer<float>>(d->panels);
+  const auto run = [=, &k] {
+    ops::dense_weight_gradient<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, false,
+                                      {dw->data(), d->stride, d->k, d->n}, m);
+  };
+  const auto check = [=] {
+    run();
+    Buffer<float> reference(d->panels), found(d->n), expected(d->n);
+    return check_rows(d->k, 2.0 * m * d->n, [&](Index r) {
+      kReference.f32.dense_weight_gradient(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, false,
+                                           reference.data() + r * kPanel<float>, d->stride, m, d->n,
+                                           1);
+      panel_row(*d, *dw, r, found.data());
+      panel_row(*d, reference, r, expected.data());
+      return compare(found.data(), expected.data(), d->n, 0, 0, "dw");
+    });
+  };
+  return {check, repeated(run)};
+}
+
+Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
+                       const ops::Optimizer& optimizer) {
+  auto d = std::make_shared<Layer>(shape, m);
+  auto w = std::make_shared<Buffer<float>>(d->panels);
+  auto state1 = std::make_shared<Buffer<float>>(d->panels);
+  auto state2 = std::make_shared<Buffer<float>>(optimizer.rule == Rule::sgd ? 0 : d->panels);
+  w->copy_from(d->w);
+  // A power of two keeps the first step of SGD exact as well.
+  const auto update = ops::update_of<float>(optimizer, 0x1p-10, 1, 1);
+  const auto run = [=, &k] {
+    ops::dense_weight_update<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, update,
+                                    {w->data(), d->stride, d->k, d->n}, state1->data(),
+                                    state2->data(), m);
+  };
+  const auto check = [=] {
+    w->copy_from(d->w);
+    state1->fill_zero();
+    state2->fill_zero();
+    run();
+    Buffer<float> reference(d->panels), first(d->panels), second(state2->size());
+    Buffer<float> found(d->n), expected(d->n);
+    reference.copy_from(d->w);
+    // Adam divides by a root: some units in the last place of weights of at most 1.
+    const double tolerance = optimizer.rule == Rule::sgd ? 0 : 8 * kEps;
+    return check_rows(d->k, 2.0 * m * d->n, [&](Index r) {
+      const Index at = r * kPanel<float>;
+      kReference.f32.dense_weight_update(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, update,
+                                         reference.data() + at, first.data() + at,
+                                         second.size() == 0 ? nullptr : second.data() + at,
+                                         d->stride, m, d->n, 1);
+      panel_row(*d, *w, r, found.data());
+      panel_row(*d, reference, r, expected.data());
+      return compare(found.data(), expected.data(), d->n, 0, tolerance, "w");
+    });
+  };
+  return {check, repeated(run)};
+}
+
+const char* name_of(Activation activation) {
+  static const char* kNames[] = {"identity", "relu",      "leaky_relu", "sigmoid", "tanh",
+                                 "gelu",     "gelu_tanh", "silu",       "softplus"};
+  return kNames[static_cast<int>(activation)];
+}
+
+}  // namespace
+
+void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
+                       std::vector<Case>* cases) {
+  const KernelsOf<float>& k = kernels.f32;
+  const Shape shapes[] = {{784, 32},        {784, 128},   {784, 512},         {784, 2048},
+                          {32, 10},         {128, 10},    {512, 10},          {2048, 10},
+                          {256, 32},        {512, 32},    {2048, 32},         {512, 512},
+                          {1024, 1024},     {2048, 2048}, {1024, 1024, true}, {2048, 2048, true},
+                          {2048, 32, true}, {100, 17},    {777, 33}};
+  const Index batches[] = {1, 8, 32, 64, 128, 512, 1024, 4096};
+  const ops::Optimizer momentum{.momentum = 0.5}, adam{.rule = Rule::adam};
+
+  const auto add = [&](const std::string& op, const Shape& shape, Index m,
+                       const std::string& variant, auto prepare) {
+    const double work = 2.0 * static_cast<double>(m * shape.n * shape.k);
+    for (const int count : threads) {
+      // Less is one task for any number of threads.
+      if (count > 1 && work < 4e6) continue;
+      const std::string name = op + "/" + std::to_string(shape.k) + "x" + std::to_string(shape.n) +
+                               "/m" + std::to_string(m) +
+                               (shape.dense_rows ? "/ld" + std::to_string(shape.k) : "") + variant;
+      cases->push_back(
+          {name, count, Yardstick::fma, work, 0, 0, [=] { return prepare(shape, m, count); }});
+    }
+  };
+  const auto forward_with = [&k](Activation activation) {
+    return [&k, activation](const Shape& shape, Index m, int count) {
+      return forward(k, shape, m, count, activation);
+    };
+  };
+  const auto update_with = [&k](const ops::Optimizer& optimizer) {
+    return [&k, optimizer](const Shape& shape, Index m, int count) {
+      return weight_update(k, shape, m, count, optimizer);
+    };
+  };
+  for (const Shape& shape : shapes) {
+    for (const Index batch : batches) {
+      // Odd everywhere: every tail of every tile.
+      const Index m = shape.k % 2 == 1 && batch > 1 ? batch + 1 : batch;
+      add("dense_forward", shape, m, "", forward_with(Activation::relu));
+      add("dense_input_gradient", shape, m, "", [&k](const Shape& s, Index rows, int count) {
+        return input_gradient(k, s, rows, count);
+      });
+      add("dense_weight_gradient", shape, m, "", [&k](const Shape& s, Index rows, int count) {
+        return weight_gradient(k, s, rows, count);
+      });
+      add("dense_weight_update", shape, m, "/momentum", update_with(momentum));
+      add("dense_weight_update", shape, m, "/adam", update_with(adam));
+    }
+  }
+  for (int a = 0; a <= static_cast<int>(Activation::softplus); ++a) {
+    const auto activation = static_cast<Activation>(a);
+    if (activation == Activation::relu) continue;
+    add("dense_forward", {512, 512}, 128, std::string("/") + name_of(activation),
+        forward_with(activation));
+  }
+}
+
+}  // namespace dlcore::bench

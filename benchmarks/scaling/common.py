@@ -1,0 +1,174 @@
+"""What the scripts here share: where the public curves are, and how results are printed."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A curve's known part and what followed."""
+
+    source: str
+    name: str
+    x: Array
+    y: Array
+    x_after: Array
+    y_after: Array
+    se: Array | None = None
+    bounds: tuple[float, float | None] = (0, None)
+    group: str = ""
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Parser with the folder of the data sets."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument(
+        "--data-dir",
+        default=os.environ.get("DLCORE_DATA"),
+        help="folder with the subfolder scaling (default: $DLCORE_DATA)",
+    )
+    return result
+
+
+def folder(options: argparse.Namespace) -> Path:
+    """The subfolder, or a sentence."""
+    if options.data_dir is None:
+        raise SystemExit("say where the data sets are with --data-dir or DLCORE_DATA")
+    path = Path(options.data_dir) / "scaling"
+    if not path.is_dir():
+        raise SystemExit(f"{path} is not a folder")
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A CSV file's rows."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def chinchilla(path: Path) -> tuple[Array, Array, Array]:
+    """N, D and L of the 245 points read off the figure of Hoffmann et al. 2022."""
+    table = rows(path / "svg_extracted_data.csv")
+    size = np.array([float(row["Model Size"]) for row in table])
+    flop = np.array([float(row["Training FLOP"]) for row in table])
+    loss = np.array([float(row["loss"]) for row in table])
+    return size, flop / 6 / size, loss
+
+
+def language(path: Path) -> list[Case]:
+    """The 20 curves of benchmark.lang, one row per x."""
+    found: dict[tuple[str, str, str], dict[float, tuple[float, bool]]] = {}
+    for row in rows(path / "benchmark.lang.csv"):
+        key = (row["Domain"], row["Task"], row["Model"])
+        found.setdefault(key, {})[float(row["Seen Examples"])] = (
+            float(row["Loss"]),
+            row["Training"] == "1",
+        )
+    cases = []
+    for key, points in found.items():
+        x = np.array(sorted(points))
+        y = np.array([points[at][0] for at in x])
+        known = np.array([points[at][1] for at in x])
+        cases.append(
+            Case("language", "|".join(key), x[known], y[known], x[~known], y[~known], group=key[0])
+        )
+    return cases
+
+
+def lcdb(path: Path) -> dict[tuple[str, str], tuple[Array, Array, Array]]:
+    """LCDB 1.1, visible part: (data set, learner) -> x, validation error, its standard error."""
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for row in rows(path / "lcdb11_visible.csv"):
+        found.setdefault((row["name"], row["learner"]), []).append(
+            (float(row["n_train"]), float(row["err_val"]), float(row["se_val"]))
+        )
+    return {
+        key: tuple(np.array(column) for column in zip(*sorted(points), strict=True))  # type: ignore[misc]
+        for key, points in found.items()
+    }
+
+
+# (anchors left out, every how many of the rest are kept); eight anchors are a doubling of the data, and
+# a study of one's own has about one point a doubling.
+LCDB_DESIGNS = ((24, 1), (24, 4), (8, 8), (24, 8), (40, 8))
+
+
+def lcdb_cases(
+    path: Path, designs: Sequence[tuple[int, int]] = LCDB_DESIGNS
+) -> list[Case]:
+    """LCDB curves without their last anchors."""
+    cases = []
+    for (name, learner), (x, y, se) in lcdb(path).items():
+        for cut, thinning in designs:
+            known = np.arange(len(x) - cut - 1, -1, -thinning)[::-1]
+            after = np.arange(len(x) - cut + 3, len(x), 4)
+            if len(known) >= 5:
+                cases.append(
+                    Case(
+                        f"lcdb, every {thinning}",
+                        f"{name}|{learner}|{cut}",
+                        x[known],
+                        y[known],
+                        x[after],
+                        y[after],
+                        se[known],
+                        (0, 1),
+                        name,
+                    )
+                )
+    return cases
+
+
+def binomial_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Clopper-Pearson interval of a share of ``count`` curves (means of shares included)."""
+    from scipy.stats import beta
+
+    hits = share * count
+    tail = (1 - level) / 2
+    low = 0.0 if hits <= 0 else float(beta.ppf(tail, hits, count - hits + 1))
+    high = 1.0 if hits >= count else float(beta.ppf(1 - tail, hits + 1, count - hits))
+    return low, high
+
+
+class Checks:
+    """Figures beside the published ones."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def row(self, name: str, value: float, published: float, tolerance: float, how: str) -> None:
+        """Print one line; ``how`` is "relative", "absolute" or "at most"."""
+        if how == "relative":
+            off = abs(value / published - 1)
+        elif how == "absolute":
+            off = abs(value - published)
+        else:
+            off = value - published
+        good = off <= tolerance and math.isfinite(value)
+        self.failed += not good
+        print(
+            f"{name:46s} {value:14.8g} {published:14.8g}  {how} {tolerance:<8.3g} "
+            f"{off:9.2e} {'ok' if good else 'MISSED'}"
+        )
+
+
+def heading(*names: str) -> None:
+    """A line between parts."""
+    print("\n" + "  ".join(names))
+
+
+def logs(values: Iterable[float]) -> Array:
+    """Natural logarithms."""
+    return np.log(np.asarray(list(values), float))

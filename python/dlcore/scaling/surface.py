@@ -1,0 +1,853 @@
+"""Loss over network size and examples: fits of the whole surface, and what to buy next.
+
+References
+----------
+.. [1] Hoffmann et al., "Training compute-optimal large language models", 2022 (the form
+   E + A / N^alpha + B / D^beta, and approaches 2 and 3).
+.. [2] Besiroglu et al., "Chinchilla scaling: a replication attempt", 2024 (sum, not mean, of the
+   Huber loss; the bootstrap).
+.. [3] Rosenfeld et al., "A constructive prediction of the generalization error across scales",
+   ICLR 2020 (the form that saturates for small N and D).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dlcore._core import curves as _native
+from dlcore.data import DataError
+from dlcore.scaling.curves import WARNINGS, _find, _numbers, _plain, _read_table
+
+Array = NDArray[np.float64]
+
+SURFACE_FORMS = {
+    "chinchilla": ("A", "B", "E", "alpha", "beta"),
+    "rosenfeld": ("A", "B", "E", "alpha", "beta", "ceiling"),
+}
+LOSSES = ("huber", "lad", "l2")
+# At fixed exponents the rest is linear, and solved, so only exponents need a grid.
+_EXPONENTS = (0.05, 0.2, 0.45, 0.9, 1.6)
+_ITERATIONS = 300
+# A gain below this share of the loss, for twice the data and twice the size, is not worth its cost.
+FLOOR_GAIN = 0.02
+
+_PARAMETER_COLUMNS = {
+    "parameters": "parameters",
+    "params": "parameters",
+    "n": "parameters",
+    "model_size": "parameters",
+}
+_EXAMPLE_COLUMNS = {
+    "examples": "data",
+    "d": "data",
+    "m": "data",
+    "tokens": "data",
+    "n_train": "data",
+    "data": "data",
+}
+_LOSS_COLUMNS = {"loss": "loss", "error": "rate", "y": "loss", "val_loss": "loss"}
+
+
+class LossSurface:
+    """Losses of networks of several sizes trained on several numbers of examples.
+
+    Parameters
+    ----------
+    parameters, examples, loss : array_like, (n,)
+        Network size N, training examples (or tokens) D and the loss; positive. A pair (N, D) may come
+        several times, with several seeds.
+
+    Attributes
+    ----------
+    parameters, examples, loss : array, (n,)
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or anything is not positive and finite.
+
+    Examples
+    --------
+    >>> surface = LossSurface([1e6, 1e6, 1e7, 1e7], [1e8, 1e9, 1e8, 1e9], [4.2, 3.6, 3.9, 3.1])
+    >>> len(surface)
+    4
+    """
+
+    def __init__(self, parameters: ArrayLike, examples: ArrayLike, loss: ArrayLike) -> None:
+        self.parameters = _positive("parameters", parameters)
+        self.examples = _positive("examples", examples)
+        self.loss = _positive("loss", loss)
+        if not len(self.parameters) == len(self.examples) == len(self.loss):
+            raise ValueError(
+                "LossSurface: parameters, examples and loss need one length, found "
+                f"{len(self.parameters)}, {len(self.examples)} and {len(self.loss)}"
+            )
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> LossSurface:
+        """Read a surface from a CSV file with a header.
+
+        Parameters
+        ----------
+        path : str or Path
+            Columns parameters (or n, params), examples (or d, m, tokens) and loss (or error).
+
+        Returns
+        -------
+        LossSurface
+
+        Raises
+        ------
+        dlcore.data.DataError
+            With one sentence that names the file, the row and the column.
+        """
+        columns, rows = _read_table(Path(path))
+        names = [
+            _find(columns, _PARAMETER_COLUMNS, path, "parameters")[0],
+            _find(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
+            _find(columns, _LOSS_COLUMNS, path, "loss")[0],
+        ]
+        values = _numbers(path, columns, rows, names)
+        try:
+            return cls(*values)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    @staticmethod
+    def is_surface(path: str | Path) -> bool:
+        """Whether a CSV file's header has both parameters and examples."""
+        plain = {_plain(name) for name in _read_table(Path(path))[0]}
+        sizes = plain & {"parameters", "params", "model_size"}
+        return bool(sizes) and bool(plain & set(_EXAMPLE_COLUMNS))
+
+    def where(self, kept: ArrayLike) -> LossSurface:
+        """The rows for which ``kept`` is true."""
+        mask = np.asarray(kept, bool)
+        return LossSurface(self.parameters[mask], self.examples[mask], self.loss[mask])
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def __repr__(self) -> str:
+        return (
+            f"LossSurface({len(self)} runs, {self.parameters.min():.3g}..{self.parameters.max():.3g} "
+            f"parameters, {self.examples.min():.3g}..{self.examples.max():.3g} examples)"
+        )
+
+
+def _positive(name: str, values: ArrayLike) -> Array:
+    try:
+        column = np.ascontiguousarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"LossSurface: {name} needs numbers, found {type(values).__name__}") from None
+    if column.ndim != 1:
+        raise ValueError(f"LossSurface: {name} needs one axis, found shape {column.shape}")
+    wrong = ~(np.isfinite(column) & (column > 0))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"LossSurface: {name} needs positive finite numbers, found {column[at]:g} at index {at}"
+        )
+    return column
+
+
+def fit_surface(
+    surface: LossSurface,
+    form: str = "chinchilla",
+    loss: str = "huber",
+    delta: float = 1e-3,
+    residuals: str = "log",
+    *,
+    starts: ArrayLike | None = None,
+    threads: int | None = None,
+) -> SurfaceFit:
+    """Fit E + A / N^alpha + B / D^beta, or the form that saturates.
+
+    Parameters
+    ----------
+    surface : LossSurface
+    form : {"chinchilla", "rosenfeld"}
+        The latter is (u^-2 + ceiling^-2)^(-1/2), u the former.
+    loss : {"huber", "lad", "l2"}, default "huber"
+        Sum over the residuals of Huber's loss, absolute values, or half squares.
+    delta : float, default 1e-3
+        Where the Huber loss turns.
+    residuals : {"log", "linear"}
+        Of the logarithm of the loss, or of the loss.
+    starts : array_like, (s, p), optional
+        Where to start: log A, log B, log E, alpha, beta (, log ceiling). By default a grid of
+        exponents, the rest being linear and solved.
+    threads : int, optional
+        At most so many; the results do not depend on it.
+
+    Returns
+    -------
+    SurfaceFit
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown, or there are too few rows for the form.
+
+    Examples
+    --------
+    >>> size, data = (grid.ravel() for grid in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
+    >>> found = fit_surface(LossSurface(size, data, 1.7 + 400 / size**0.34 + 410 / data**0.28))
+    >>> round(found.parameters["alpha"], 6), round(found.parameters["E"], 6)
+    (0.34, 1.7)
+    """
+    if not isinstance(surface, LossSurface):
+        raise TypeError(
+            f"fit_surface: surface needs a LossSurface, found {type(surface).__name__}; make one "
+            "with scaling.LossSurface(parameters, examples, loss)"
+        )
+    if form not in SURFACE_FORMS:
+        raise ValueError(
+            f"fit_surface: form needs one of {', '.join(SURFACE_FORMS)}, found {form!r}"
+        )
+    if loss not in LOSSES:
+        raise ValueError(f"fit_surface: loss needs one of {', '.join(LOSSES)}, found {loss!r}")
+    if residuals not in ("log", "linear"):
+        raise ValueError(f"fit_surface: residuals needs log or linear, found {residuals!r}")
+    if not (isinstance(delta, (int, float)) and math.isfinite(delta) and delta > 0):
+        raise ValueError(f"fit_surface: delta needs a positive number, found {delta!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"fit_surface: threads needs at least 1, found {threads}")
+    size = len(SURFACE_FORMS[form])
+    if len(surface) < size:
+        raise ValueError(
+            f"fit_surface: form {form!r} needs at least {size} rows, found {len(surface)}"
+        )
+    problem = _Problem(surface, form, loss, float(delta), residuals, threads or 0)
+    places = problem.grid() if starts is None else np.ascontiguousarray(starts, np.float64)
+    if places.ndim != 2 or places.shape[1] != size or not np.isfinite(places).all():
+        raise ValueError(f"fit_surface: starts needs finite numbers, (s, {size})")
+    found, objective, _, _ = problem.solve(np.ones((1, len(surface))), places, far=True)
+    best = int(np.argmin(objective[0]))
+    return SurfaceFit(problem, found[0, best], float(objective[0, best]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """A surface with everything that says how it is fitted."""
+
+    surface: LossSurface
+    form: str
+    loss: str
+    delta: float
+    residuals: str
+    threads: int
+
+    def solve(self, weights: Array, starts: Array, far: bool) -> tuple[Array, Array, Any, Any]:
+        """Descend from every start for every row of weights."""
+        return _native.fit_surface(
+            self.form,
+            self.residuals == "log",
+            self.loss,
+            self.delta,
+            np.log(self.surface.parameters),
+            np.log(self.surface.examples),
+            self.surface.loss,
+            weights,
+            starts,
+            far,
+            _ITERATIONS,
+            self.threads,
+        )
+
+    def grid(self) -> Array:
+        """Starts."""
+        pairs = [(a, b) for a in _EXPONENTS for b in _EXPONENTS]
+        base = [[0.0, 0.0, 0.0, a, b] for a, b in pairs]
+        if self.form == "chinchilla":
+            return np.array(base)
+        top = math.log(float(self.surface.loss.max()))
+        return np.array([[*row, top + above] for above in (0.05, 0.4, 3.0) for row in base])
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceForecast:
+    """Losses at new sizes and numbers of examples.
+
+    Attributes
+    ----------
+    parameters, examples, value, low, high : array, (k,)
+        The interval is for the next run: bootstrap of the fit, and the spread of the residuals.
+    interval : float
+        Nominal coverage.
+    statuses : tuple of str
+        "undetermined" further than 16 times beyond the data in either direction.
+    warnings : tuple of str
+    """
+
+    parameters: Array
+    examples: Array
+    value: Array
+    low: Array
+    high: Array
+    interval: float
+    statuses: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """"ok" if every point is determined."""
+        return "ok" if all(status == "ok" for status in self.statuses) else "undetermined"
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceBootstrap:
+    """A surface refitted to resamples of its runs.
+
+    Attributes
+    ----------
+    vectors : array, (resamples, p)
+        Log A, log B, log E, alpha, beta (, log ceiling).
+    parameters : dict of str to array, (resamples,)
+    """
+
+    vectors: Array
+    parameters: dict[str, Array]
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        """Standard deviations."""
+        return {name: float(values.std(ddof=1)) for name, values in self.parameters.items()}
+
+    @property
+    def covariance(self) -> Array:
+        """Covariance of the parameters, in their order."""
+        result: Array = np.cov(np.stack(list(self.parameters.values())))
+        return result
+
+    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
+        """Percentile intervals."""
+        tail = 50 * (1 - level)
+        return {
+            name: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
+            for name, values in self.parameters.items()
+        }
+
+
+@dataclass(frozen=True)
+class OptimalSplit:
+    """The split of a computation between size and data with the smallest loss.
+
+    Attributes
+    ----------
+    compute : float
+    parameters, examples, loss : float
+    parameters_interval, examples_interval, loss_interval : pair of float
+    exponent : float
+        a of N* ~ C^a; that of D* is 1 - a.
+    exponent_interval : pair of float
+    isoflop_bias : float
+        Relative error of D* that the vertices of isoFLOP parabolas would give here, from five budgets
+        over the data's range with points within 8 times of each optimum, without noise.
+    status : str
+        "undetermined" where an exponent is at its limit.
+    warnings : tuple of str
+    """
+
+    compute: float
+    parameters: float
+    examples: float
+    loss: float
+    parameters_interval: tuple[float, float]
+    examples_interval: tuple[float, float]
+    loss_interval: tuple[float, float]
+    exponent: float
+    exponent_interval: tuple[float, float]
+    isoflop_bias: float
+    status: str
+    warnings: tuple[str, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Examples per parameter."""
+        return self.examples / self.parameters
+
+
+class SurfaceAdvice(str):
+    """What to buy next: the answer, a string, with what is behind it.
+
+    The string is "more_data", "larger_network", "at_floor" or "undecided".
+
+    Attributes
+    ----------
+    gain_data, gain_parameters : float
+        Fall of the loss per unit cost of examples, and of parameters.
+    log_ratio : tuple of float
+        Logarithm of the first over the second: value, low, high (90 %).
+    probability : float
+        That examples are the better buy, as far as the data tell.
+    remaining : tuple of float
+        Relative fall of the loss for twice the data and twice the size: value, low, high (90 %).
+    next_run : tuple of (float, float)
+        Examples and parameters of the run that would tell most.
+    warnings : tuple of str
+    """
+
+    gain_data: float
+    gain_parameters: float
+    log_ratio: tuple[float, float, float]
+    probability: float
+    remaining: tuple[float, float, float]
+    next_run: tuple[float, float]
+    warnings: tuple[str, ...]
+
+    def __new__(cls, answer: str, **facts: Any) -> SurfaceAdvice:
+        advice = super().__new__(cls, answer)
+        advice.__dict__.update(facts)
+        return advice
+
+    @property
+    def answer(self) -> str:
+        """The string itself."""
+        return str(self)
+
+    @property
+    def status(self) -> str:
+        """"undetermined" where the answer is "undecided"."""
+        return "undetermined" if self == "undecided" else "ok"
+
+    def explain(self) -> str:
+        """A sentence."""
+        m, size = self.next_run
+        said = {
+            "more_data": "more data gains more per cost than a larger network",
+            "larger_network": "a larger network gains more per cost than more data",
+            "at_floor": "neither more data nor a larger network gains what matters",
+            "undecided": "undecided",
+        }[self.answer]
+        said += f" (probability that data are the better buy {self.probability:.2f}"
+        said += f"; twice of both gains {100 * self.remaining[0]:.1f} %)"
+        if self == "undecided":
+            said += f"; run {m:.3g} examples with {size:.3g} parameters next"
+        return said
+
+
+class SurfaceFit:
+    """A fitted surface; made by :func:`fit_surface`.
+
+    Attributes
+    ----------
+    surface : LossSurface
+    form, loss, residuals : str
+    delta : float
+    vector : array, (p,)
+        Log A, log B, log E, alpha, beta (, log ceiling).
+    objective : float
+        Sum of the loss over the residuals.
+    """
+
+    def __init__(self, problem: _Problem, vector: Array, objective: float) -> None:
+        self._problem = problem
+        self.surface = problem.surface
+        self.form = problem.form
+        self.loss = problem.loss
+        self.delta = problem.delta
+        self.residuals = problem.residuals
+        self.vector = vector
+        self.objective = objective
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """A, B, E, alpha, beta (, ceiling)."""
+        return {name: float(values[0]) for name, values in self._published(self.vector).items()}
+
+    def _published(self, vectors: Array) -> dict[str, Array]:
+        rows = np.atleast_2d(vectors)
+        return {
+            name: rows[:, j] if name in ("alpha", "beta") else np.exp(np.minimum(rows[:, j], 700))
+            for j, name in enumerate(SURFACE_FORMS[self.form])
+        }
+
+    @functools.cached_property
+    def standard_errors(self) -> dict[str, float]:
+        """Bootstrap standard errors, 1,000 resamples."""
+        return self._draws.standard_errors
+
+    @functools.cached_property
+    def _draws(self) -> SurfaceBootstrap:
+        return self.bootstrap(1000, seed=0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Codes of :data:`dlcore.scaling.WARNINGS`."""
+        alpha, beta = self.vector[3], self.vector[4]
+        codes = []
+        if min(alpha, beta) <= 1e-6 or max(alpha, beta) >= 7.99:
+            codes.append("BOUNDARY")
+        for name in ("alpha", "beta"):
+            if self.standard_errors[name] > abs(self.parameters[name]):
+                codes.append("EXPONENT_NOT_IDENTIFIED")
+        return tuple(dict.fromkeys(codes))
+
+    @property
+    def status(self) -> str:
+        """"undetermined" where an exponent is not."""
+        return "undetermined" if self.warnings else "ok"
+
+    # Resampling
+
+    def bootstrap(
+        self, resamples: int = 1000, seed: int = 0, clusters: ArrayLike | None = None
+    ) -> SurfaceBootstrap:
+        """Refit to resamples of the runs.
+
+        Parameters
+        ----------
+        resamples : int, default 1000
+        seed : int, default 0
+            Of NumPy's legacy generator, whose stream published bootstraps can be compared with.
+        clusters : array_like, (n,), optional
+            Runs of one label (a pair of N and D with its seeds, say) are drawn together.
+
+        Returns
+        -------
+        SurfaceBootstrap
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two resamples or not one label per run.
+        """
+        if resamples < 2:
+            raise ValueError(f"bootstrap: resamples needs at least 2, found {resamples}")
+        n = len(self.surface)
+        generator = np.random.RandomState(seed)
+        if clusters is None:
+            labels, count = np.arange(n), n
+        else:
+            given = np.asarray(clusters)
+            if given.shape != (n,):
+                raise ValueError(f"bootstrap: clusters needs one label per run, found {given.shape}")
+            labels = np.unique(given, return_inverse=True)[1]
+            count = int(labels.max()) + 1
+        drawn = generator.randint(0, count, (resamples, count))
+        offsets = np.arange(resamples)[:, None] * count
+        times = np.bincount((drawn + offsets).ravel(), minlength=resamples * count)
+        weights = times.reshape(resamples, count)[:, labels].astype(np.float64)
+        return self._refit(weights)
+
+    def _refit(self, weights: Array) -> SurfaceBootstrap:
+        found, _, _, _ = self._problem.solve(
+            np.ascontiguousarray(weights), self.vector[None, :], far=False
+        )
+        vectors = np.ascontiguousarray(found[:, 0])
+        return SurfaceBootstrap(vectors, self._published(vectors))
+
+    # Values
+
+    def log_loss(self, vectors: Array, log_parameters: Array, log_examples: Array) -> Array:
+        """Log of the loss of every row of ``vectors`` at every point."""
+        v = np.atleast_2d(vectors)[:, :, None]
+        by_size = v[:, 0] - v[:, 3] * log_parameters
+        by_data = v[:, 1] - v[:, 4] * log_examples
+        value = np.logaddexp(np.logaddexp(by_size, by_data), v[:, 2])
+        if self.form == "rosenfeld":
+            value = -0.5 * np.logaddexp(-2 * value, -2 * v[:, 5])
+        result: Array = value
+        return result
+
+    def predict(
+        self, parameters: ArrayLike, examples: ArrayLike, interval: float = 0.9
+    ) -> SurfaceForecast:
+        """Forecast the loss of new runs.
+
+        Parameters
+        ----------
+        parameters, examples : array_like
+            Broadcast against each other.
+        interval : float, default 0.9
+
+        Returns
+        -------
+        SurfaceForecast
+
+        Raises
+        ------
+        ValueError
+            If a number is not positive or ``interval`` not a share.
+        """
+        size, data = np.broadcast_arrays(
+            np.atleast_1d(np.asarray(parameters, float)), np.atleast_1d(np.asarray(examples, float))
+        )
+        if size.ndim != 1 or not (np.isfinite(size * data) & (size > 0) & (data > 0)).all():
+            raise ValueError("predict: parameters and examples need positive finite numbers")
+        if not 0 < interval < 1:
+            raise ValueError(f"predict: interval needs a share between 0 and 1, found {interval}")
+        log_size, log_data = np.log(size), np.log(data)
+        value = self.log_loss(self.vector, log_size, log_data)[0]
+        draws = self.log_loss(self._draws.vectors, log_size, log_data)
+        # A residual, drawn anew for every resample, makes it an interval for a run.
+        noise = np.random.default_rng(0).choice(self._log_residuals, draws.shape)
+        tail = 50 * (1 - interval)
+        low, high = np.percentile(draws + noise, [tail, 100 - tail], axis=0)
+        reach = math.log(16)
+        known = (
+            (log_size < np.log(self.surface.parameters.max()) + reach)
+            & (log_size > np.log(self.surface.parameters.min()) - reach)
+            & (log_data < np.log(self.surface.examples.max()) + reach)
+            & (log_data > np.log(self.surface.examples.min()) - reach)
+        )
+        codes = list(self.warnings)
+        if not known.all():
+            codes.append("FAR_EXTRAPOLATION")
+        determined = known & (self.status == "ok")
+        value, low, high = (np.exp(np.clip(part, -690, 690)) for part in (value, low, high))
+        return SurfaceForecast(
+            size,
+            data,
+            value,
+            np.minimum(low, value),
+            np.maximum(high, value),
+            interval,
+            tuple("ok" if flag else "undetermined" for flag in determined),
+            tuple(codes),
+        )
+
+    @functools.cached_property
+    def _log_residuals(self) -> Array:
+        fitted = self.log_loss(
+            self.vector, np.log(self.surface.parameters), np.log(self.surface.examples)
+        )[0]
+        result: Array = (np.log(self.surface.loss) - fitted) * math.sqrt(
+            len(fitted) / max(len(fitted) - len(self.vector), 1)
+        )
+        return result
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the residuals of log loss, robustly."""
+        return 1.4826 * float(np.median(np.abs(self._log_residuals))) + 1e-9
+
+    def views(
+        self, log_examples: float, log_parameters: float, draws: int
+    ) -> list[tuple[SurfaceFit, Array]]:
+        """Other ways to see the surface near a point, each with resampled vectors.
+
+        Parameters
+        ----------
+        log_examples, log_parameters : float
+            Logarithms of the point's coordinates.
+        draws : int
+            Resamples of each.
+
+        Returns
+        -------
+        list of (SurfaceFit, array)
+            As fitted, by the other form, and with the runs near the point counting most.
+        """
+        n = len(self.surface)
+        x, y = np.log(self.surface.parameters), np.log(self.surface.examples)
+        cells = np.unique(np.column_stack([x, y]), axis=0, return_inverse=True)[1].ravel()
+        generator = np.random.default_rng(0)
+        count = int(cells.max()) + 1
+        # Within a cell seeds are drawn again; cells too where there are enough of them.
+        weights = np.zeros((draws, n))
+        for row in weights:
+            chosen = generator.integers(0, count, count)
+            np.add.at(row, np.arange(n), np.bincount(chosen, minlength=count)[cells].astype(float))
+        away = ((x - log_parameters) / max(0.6 * float(np.ptp(x)), 0.5)) ** 2
+        away += ((y - log_examples) / max(0.6 * float(np.ptp(y)), 0.5)) ** 2
+        near = np.exp(-0.5 * (away - away.min()))
+        other = "rosenfeld" if self.form == "chinchilla" else "chinchilla"
+        found = [(self, self._refit(weights).vectors)]
+        for form, focus in ((other, np.ones(n)), (self.form, near)):
+            if n < len(SURFACE_FORMS[form]) + 1:
+                continue
+            problem = replace(self._problem, form=form)
+            vectors, objective, _, _ = problem.solve(focus[None, :], problem.grid(), far=True)
+            best = int(np.argmin(objective[0]))
+            view = SurfaceFit(problem, vectors[0, best], float(objective[0, best]))
+            found.append((view, view._refit(weights * focus).vectors))
+        return found
+
+    # Decisions
+
+    def optimal(
+        self, compute: float, flops_per_example_parameter: float = 6, interval: float = 0.9
+    ) -> OptimalSplit:
+        """Split a computation between size and data.
+
+        With C = k N D: N* = G (C/k)^a and D* = (C/k) / N*, G = (alpha A / (beta B))^(1 / (alpha +
+        beta)), a = beta / (alpha + beta).
+
+        Parameters
+        ----------
+        compute : float
+            In FLOPs.
+        flops_per_example_parameter : float, default 6
+            k.
+        interval : float, default 0.9
+            Level of the bootstrap intervals.
+
+        Returns
+        -------
+        OptimalSplit
+
+        Raises
+        ------
+        ValueError
+            If an argument is not positive.
+        """
+        if not (math.isfinite(compute) and compute > 0):
+            raise ValueError(f"optimal: compute needs a positive number, found {compute!r}")
+        k = flops_per_example_parameter
+        if not (math.isfinite(k) and k > 0):
+            raise ValueError(f"optimal: flops_per_example_parameter needs a positive number, found {k!r}")
+        product = math.log(compute / k)
+        log_size, exponent = _optimum(self.vector, product)
+        sizes, exponents = _optimum(self._draws.vectors, product)
+        losses = self.log_loss(self._draws.vectors, sizes[:, None], product - sizes[:, None])[:, 0]
+        tail = 50 * (1 - interval)
+
+        def limits(values: Array) -> tuple[float, float]:
+            low, high = np.percentile(values, [tail, 100 - tail])
+            return float(low), float(high)
+
+        codes = list(self.warnings)
+        used = k * self.surface.parameters * self.surface.examples
+        if compute > 100 * used.max() or compute < used.min() / 100:
+            codes.append("FAR_EXTRAPOLATION")
+        bias = self.isoflop_bias(compute, np.geomspace(used.min(), used.max(), 5), 8.0, k)
+        if abs(bias) > 0.02:
+            codes.append("ISOFLOP_BIAS")
+        size = float(np.exp(np.clip(log_size[0], -690, 690)))
+        data = float(np.exp(np.clip(product - log_size[0], -690, 690)))
+        value = self.log_loss(self.vector, log_size, product - log_size)[0, 0]
+        bounded = np.clip(sizes, -690, 690)
+        return OptimalSplit(
+            float(compute),
+            size,
+            data,
+            float(np.exp(value)),
+            limits(np.exp(bounded)),
+            limits(np.exp(np.clip(product - bounded, -690, 690))),
+            limits(np.exp(losses)),
+            float(exponent[0]),
+            limits(exponents),
+            bias,
+            "undetermined" if "BOUNDARY" in codes else "ok",
+            tuple(codes),
+        )
+
+    def isoflop_bias(
+        self,
+        compute: float,
+        budgets: ArrayLike,
+        width: float,
+        flops_per_example_parameter: float = 6,
+        *,
+        points: int = 15,
+        offset: float = 1.0,
+        drift: float = 1.0,
+    ) -> float:
+        """Relative error of D* by isoFLOP parabolas, were this surface the truth without noise.
+
+        Parameters
+        ----------
+        compute : float
+            Where the line through the vertices is read.
+        budgets : array_like
+            Computations of the parabolas.
+        width : float
+            Points lie within this factor of each centre.
+        flops_per_example_parameter : float, default 6
+        points : int, default 15
+            Per parabola.
+        offset : float, default 1
+            Centres lie at this factor of the true D*.
+        drift : float, default 1
+            Factor that the offset gains from the smallest budget to the largest.
+
+        Returns
+        -------
+        float
+        """
+        totals = np.log10(np.asarray(budgets, float))
+        span = max(float(totals.max() - totals.min()), 1e-12)
+        k = flops_per_example_parameter
+        grids, losses = [], []
+        for total in totals:
+            product = float(total) * math.log(10) - math.log(k)
+            best = (product - float(_optimum(self.vector, product)[0][0])) / math.log(10)
+            centre = best + math.log10(offset)
+            centre += math.log10(drift) * (float(total) - float(totals.min())) / span
+            grid = np.linspace(centre - math.log10(width), centre + math.log10(width), points)
+            log_data = grid * math.log(10)
+            grids.append(grid)
+            losses.append(np.exp(self.log_loss(self.vector, product - log_data, log_data)[0]))
+        slope, intercept = isoflop_parabola(totals, grids, losses)
+        product = math.log(compute / k)
+        true = (product - float(_optimum(self.vector, product)[0][0])) / math.log(10)
+        return float(10 ** np.clip(intercept + slope * math.log10(compute) - true, -300, 300)) - 1
+
+    def advise(
+        self,
+        m: float,
+        parameters: float,
+        cost_example: float,
+        cost_parameter: float,
+        confidence: float = 0.9,
+    ) -> SurfaceAdvice:
+        """Say whether examples or parameters are the better buy; see ``decisions.advise``."""
+        from dlcore.scaling.decisions import advise
+
+        return advise(self, m, parameters, cost_example, cost_parameter, confidence)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {value:.5g}" for name, value in self.parameters.items())
+        return f"SurfaceFit({self.form}, {self.loss}, {self.residuals} residuals: {shown})"
+
+
+def _optimum(vectors: Array, product: float) -> tuple[Array, Array]:
+    """Log N* and the exponent a for log (N D) = product."""
+    rows = np.atleast_2d(vectors)
+    alpha, beta = np.maximum(rows[:, 3], 1e-9), np.maximum(rows[:, 4], 1e-9)
+    exponent = beta / (alpha + beta)
+    log_g = (np.log(alpha) + rows[:, 0] - np.log(beta) - rows[:, 1]) / (alpha + beta)
+    return log_g + exponent * product, exponent
+
+
+def isoflop_parabola(
+    log_compute: ArrayLike, log_examples: list[Array], losses: list[Array]
+) -> tuple[float, float]:
+    """Approach 2 of Hoffmann et al.: vertices of parabolas, and the line through them.
+
+    The vertex of a parabola is not the minimum of the curve it is fitted to; :meth:`SurfaceFit.isoflop_bias`
+    says by how much. Fit the surface instead.
+
+    Parameters
+    ----------
+    log_compute : array_like, (b,)
+        log10 of each budget.
+    log_examples, losses : list of array
+        log10 D and the loss of each budget's runs.
+
+    Returns
+    -------
+    slope, intercept : float
+        log10 D* = intercept + slope * log10 C.
+    """
+    vertices = []
+    for grid, loss in zip(log_examples, losses, strict=True):
+        centre = float(np.mean(grid))
+        second, first, _ = np.polyfit(np.asarray(grid) - centre, loss, 2)
+        vertices.append(centre - first / (2 * second) if second > 0 else centre)
+    slope, intercept = np.polyfit(np.asarray(log_compute, float), vertices, 1)
+    return float(slope), float(intercept)
+
+
+def describe_warnings(codes: tuple[str, ...]) -> str:
+    """Sentences of the codes."""
+    return "; ".join(WARNINGS[code] for code in codes)
