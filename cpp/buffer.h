@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "check.h"
 #include "types.h"
@@ -20,14 +21,16 @@ class Buffer {
   explicit Buffer(Index size) : size_(size) {
     const Index bytes = checked_product(size, static_cast<Index>(sizeof(T)), "memory");
     if (bytes == 0) return;
+    void* memory = nullptr;
     const bool huge = bytes >= kHugePage;
-    const Index unit = huge ? kHugePage : Index{64};
-    check(bytes <= INT64_MAX - unit, "memory: ", size, " elements do not fit an address space");
-    const auto rounded = static_cast<std::size_t>((bytes + unit - 1) / unit * unit);
-    void* memory = std::aligned_alloc(static_cast<std::size_t>(unit), rounded);
-    if (memory == nullptr) throw std::bad_alloc();
+    if (posix_memalign(&memory, static_cast<std::size_t>(huge ? kHugePage : kLine),
+                       static_cast<std::size_t>(bytes)) != 0) {
+      throw std::bad_alloc();
+    }
 #ifdef MADV_HUGEPAGE
-    if (huge) madvise(memory, rounded, MADV_HUGEPAGE);
+    // Whole huge pages only: the last one would take up to 2 MiB that nobody asked for.
+    if (huge)
+      madvise(memory, static_cast<std::size_t>(bytes / kHugePage * kHugePage), MADV_HUGEPAGE);
 #endif
     std::memset(memory, 0, static_cast<std::size_t>(bytes));
     data_.reset(static_cast<T*>(memory));
@@ -46,7 +49,7 @@ class Buffer {
   }
 
  private:
-  static constexpr Index kHugePage = Index{2} << 20;
+  static constexpr Index kHugePage = Index{2} << 20, kLine = 64;
   struct Free {
     void operator()(T* p) const { std::free(p); }
   };

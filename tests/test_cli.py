@@ -53,6 +53,8 @@ def test_study_of_the_digits_ends_in_a_report(here, capsys):
     assert "logistic regression" in said and "With 80 labelled examples" in said
     made = sorted(p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file())
     assert [name for name in made if "study.db-" not in name] == [
+        *(f"study-digits/figures/{n}.svg" for n in ("cost", "data", "networks-relu")),
+        *(f"study-digits/figures/{n}.svg" for n in ("networks-sigmoid", "steps")),
         *("study-digits/model/model.json", "study-digits/model/network.safetensors"),
         *("study-digits/model/preprocessing.json", "study-digits/report.csv"),
         *("study-digits/report.html", "study-digits/report.json", "study-digits/study.db"),

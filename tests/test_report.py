@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from dlcore.data import from_arrays, load
-from dlcore.scaling import figures, report
+from dlcore.scaling import figures, page
 from dlcore.scaling.study import Study
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too' $x_1$ </svg>"
@@ -224,9 +225,9 @@ def contrast(a: str, b: str) -> float:
 
 def test_colours_can_be_read_on_paper_and_in_the_dark():
     """Labels are drawn in the curves' colours: WCAG asks 4.5 : 1 of texts."""
-    style = report._style()
+    style = page._style()
     paper = re.findall(r"--paper:(#[0-9a-f]{6})", style)
-    assert len(paper) == 2
+    assert len(paper) == 3 and paper[2] == paper[0]  # light, dark, print
     for colors, ground in ((figures.LIGHT, paper[0]), (figures.DARK, paper[1])):
         for color in colors:
             assert contrast(color, ground) >= 4.5, (color, ground)
@@ -320,3 +321,19 @@ def test_opened_in_a_browser(studied, tmp_path):
     asked = set(re.findall(r'"url":"(https?:[^"]*)"', log.read_text()))
     # The browser's own services ask for the time and for updates; a page could not hide there.
     assert all(re.match(r"https?://[a-z0-9.-]*\.(google|googleapis|gvt1)\.com/", u) for u in asked)
+
+
+def test_figures_as_files_of_their_own(studied, tmp_path):
+    study = studied[0]
+    study.report(tmp_path / "r.html", figures_to=tmp_path / "f")
+    drawn = sorted((tmp_path / "f").iterdir())
+    assert [path.stem for path in drawn] == [
+        *("cost", "data", "networks-relu", "networks-sigmoid", "sizes", "steps")
+    ]
+    for path in drawn:
+        root = xml.etree.ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and "viewBox" in root.attrib
+        text = path.read_text("utf-8")
+        used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
+        assert all(f"{name}:" in text for name in used)
+        assert "prefers-color-scheme:dark" in text

@@ -132,7 +132,7 @@ class Training(Case):
         while seconds < self.case["turn_seconds"]:
             seconds += self._seconds(self.examples)
             epochs += 1
-        return seconds, epochs * self.examples
+        return seconds, epochs * self.examples * self.case.get("networks", 1)
 
 
 class ElementWise(Case):

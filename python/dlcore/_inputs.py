@@ -104,8 +104,9 @@ def targets(
         )
     values = np.ascontiguousarray(cast(array, dtype)).reshape(len(array), *output_shape)
     if isinstance(loss, losses.BinaryCrossEntropy):
-        wrong = np.argwhere((values < 0) | (values > 1))  # NaN is left to the core
-        if len(wrong):
+        # Smallest and largest first, which take no memory; NaN is left to the core.
+        if values.size and (values.min() < 0 or values.max() > 1):
+            wrong = np.argwhere((values < 0) | (values > 1))
             advice = ""
             if array.dtype.kind in "iu":
                 advice = "; integers mean classes, y.astype(float) are numbers to predict"

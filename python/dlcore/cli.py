@@ -258,7 +258,6 @@ def _study(options: argparse.Namespace) -> int:
 def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
     """Print what a study found, write its report and keep its best network."""
     from dlcore.scaling.predict import keep_best_network
-    from dlcore.scaling.report import write_figures
 
     found = f", {outcome.found:,} found in {folder / 'study.db'}" if outcome.found else ""
     print(f"{outcome.made:,} runs made in {outcome.seconds:.0f} s{found}")
@@ -279,8 +278,7 @@ def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
         return
     print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
     print(f"\n{study.advice.sentence}\n")
-    report = study.report(folder / "report.html")
-    write_figures(study, folder / "figures")
+    report = study.report(folder / "report.html", figures_to=folder / "figures")
     print(
         f"{report}  (the same numbers: {report.stem}.csv, .json; the figures: figures)", flush=True
     )

@@ -275,27 +275,37 @@ class Study:
 
         return text_table(self.summary(), width)
 
-    def report(self, path: str | Path = "report.html") -> Path:
+    def report(
+        self, path: str | Path = "report.html", *, figures_to: str | Path | None = None
+    ) -> Path:
         """Write the report: one HTML file that needs nothing else.
+
+        The same numbers are written beside it, as ``.csv`` and ``.json``.
 
         Parameters
         ----------
         path : path, default "report.html"
             Where.
+        figures_to : path, optional
+            Folder in which every figure is written as an SVG file of its own.
 
         Returns
         -------
         Path
             The file.
         """
-        from dlcore.scaling.report import write_report
+        from dlcore.scaling.report import Findings, write_report
 
-        return write_report(self, Path(path))
+        folder = None if figures_to is None else Path(figures_to)
+        return write_report(Findings.of(self), Path(path), folder)
 
     def _repr_html_(self) -> str:
-        from dlcore.scaling.report import fragment
+        from dlcore.scaling.page import fragment
+        from dlcore.scaling.report import Findings
 
-        return fragment(self)
+        if not self.store.finished(self.runs):
+            return "<p>This study has no finished run yet.</p>"
+        return fragment(Findings.of(self))
 
 
 def _workers_of(executor: Executor) -> int:

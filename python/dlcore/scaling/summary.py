@@ -549,6 +549,17 @@ class Summary:
         }
 
 
+def cell(found: Estimate, percent: bool) -> str:
+    """An estimate for a table: the mean and half of its interval."""
+    factor = 100 if percent else 1
+    text = f"{factor * found.value:.1f}" if percent else f"{found.value:.3g}"
+    if found.error is None:
+        return text
+    low, high = found.interval(LEVEL)
+    half = factor * (high - low) / 2
+    return f"{text}\N{PLUS-MINUS SIGN}" + (f"{half:.1f}" if percent else f"{half:.2g}")
+
+
 def _shallow(advice: Advice) -> dict[str, Any]:
     return {name: getattr(advice, name) for name in advice.__dataclass_fields__}
 

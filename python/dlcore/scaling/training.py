@@ -97,7 +97,7 @@ class Trained:
     epochs : int
         The best epoch where there was validation, else all; 0 for other learners.
     notes : set of str
-        Codes of :data:`dlcore.scaling.report.NOTES`.
+        Codes of :data:`dlcore.scaling.page.NOTES`.
     seconds : float
         Of the training alone.
     """
