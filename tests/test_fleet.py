@@ -454,8 +454,10 @@ CASES = [
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, sample_weight=[1.0] * 12),
         ValueError,
-        "fit_many: sample_weight needs one entry for each of the 2 networks, found 12; pass an "
-        "array for one value for all",
+        (
+            "fit_many: sample_weight needs one entry for each of the 2 networks, found 12; pass an "
+            "array for one value for all"
+        ),
     ),
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, epochs=[1, 0]),
@@ -465,8 +467,10 @@ CASES = [
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, optimizers=["adam", None]),
         TypeError,
-        "fit_many: network 0: optimizer needs an object such as dlcore.Adam(1e-3) or "
-        "dlcore.SGD(0.1, momentum=0.9), found str 'adam'",
+        (
+            "fit_many: network 0: optimizer needs an object such as dlcore.Adam(1e-3) or "
+            "dlcore.SGD(0.1, momentum=0.9), found str 'adam'"
+        ),
     ),
     (
         lambda: dlcore.fit_many(
@@ -508,8 +512,10 @@ CASES = [
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y[:5], class_weight="balanced"),
         ValueError,
-        "fit_many: network 0: y must be (12,) for 12 examples and a network output of (3,), "
-        "found (5,)",
+        (
+            "fit_many: network 0: y must be (12,) for 12 examples and a network output of (3,), "
+            "found (5,)"
+        ),
     ),
     (
         lambda: dlcore.fit_many(fleet_of(), WRONG, Y),
@@ -519,20 +525,26 @@ CASES = [
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, validation_data=(WRONG, Y)),
         ValueError,
-        "fit_many: validation_data: x holds nan at row 2, column 1; remove or replace such values "
-        "first",
+        (
+            "fit_many: validation_data: x holds nan at row 2, column 1; remove or replace such values "
+            "first"
+        ),
     ),
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, validation_data=[None, (X, Y + 1)]),
         ValueError,
-        "fit_many: network 1: validation_data: labels must lie in 0..2 for 3 classes, found 3 at "
-        "index 2",
+        (
+            "fit_many: network 1: validation_data: labels must lie in 0..2 for 3 classes, found 3 at "
+            "index 2"
+        ),
     ),
     (
         lambda: dlcore.fit_many(fleet_of(), X, Y, validation_data=[None, X]),
         TypeError,
-        "fit_many: network 1: validation_data needs a tuple (x, y) or (x, y, sample_weight), "
-        "found ndarray",
+        (
+            "fit_many: network 1: validation_data needs a tuple (x, y) or (x, y, sample_weight), "
+            "found ndarray"
+        ),
     ),
     (
         lambda: dlcore.fit_many(fleet_of(), X.astype(float) * 1e300, Y, threads=1),

@@ -14,8 +14,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import dlcore
 import pytest
+
+import dlcore
 from dlcore import _core
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_info() -> None:
     info = dlcore.info()
     assert list(info) == [
-        *("version", "kernels", "available_kernels", "threads", "cuda", "cuda_status"),
+        *("version", "kernels", "available_kernels", "bf16", "threads", "cuda", "cuda_status"),
         *("numpy", "python"),
     ]
     assert info["kernels"] in info["available_kernels"]

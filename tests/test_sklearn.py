@@ -11,13 +11,14 @@ import pytest
 import dlcore
 
 pytest.importorskip("sklearn")
-from dlcore.sklearn import NetworkClassifier, NetworkRegressor
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dlcore.sklearn import NetworkClassifier, NetworkRegressor
 
 X, SPECIES = load_iris(return_X_y=True)
 X = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -184,8 +185,10 @@ def test_an_interrupted_fit_keeps_what_was_learnt():
         (
             {"activation": "swish"},
             ValueError,
-            "NetworkClassifier: activation needs one of relu, leaky_relu, sigmoid, tanh, gelu, "
-            "silu, softplus, identity, found 'swish'",
+            (
+                "NetworkClassifier: activation needs one of relu, leaky_relu, sigmoid, tanh, gelu, "
+                "silu, softplus, identity, found 'swish'"
+            ),
         ),
         (
             {"optimizer": "lbfgs"},
@@ -195,8 +198,10 @@ def test_an_interrupted_fit_keeps_what_was_learnt():
         (
             {"optimizer": 0.1},
             TypeError,
-            "NetworkClassifier: optimizer needs an object such as dlcore.Adam(1e-3) or "
-            "dlcore.SGD(0.1, momentum=0.9), found float 0.1",
+            (
+                "NetworkClassifier: optimizer needs an object such as dlcore.Adam(1e-3) or "
+                "dlcore.SGD(0.1, momentum=0.9), found float 0.1"
+            ),
         ),
         (
             {"hidden_layer_sizes": (3, 0)},
@@ -206,14 +211,18 @@ def test_an_interrupted_fit_keeps_what_was_learnt():
         (
             {"early_stopping": 5},
             TypeError,
-            "NetworkClassifier: early_stopping needs True, False or an object such as "
-            "dlcore.EarlyStopping(patience=5), found 5",
+            (
+                "NetworkClassifier: early_stopping needs True, False or an object such as "
+                "dlcore.EarlyStopping(patience=5), found 5"
+            ),
         ),
         (
             {"early_stopping": True, "validation_fraction": 1},
             ValueError,
-            "NetworkClassifier: validation_fraction needs a finite number above 0 and below 1, "
-            "found 1",
+            (
+                "NetworkClassifier: validation_fraction needs a finite number above 0 and below 1, "
+                "found 1"
+            ),
         ),
     ],
 )

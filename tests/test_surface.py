@@ -16,7 +16,9 @@ from dlcore import scaling
 from dlcore.data import DataError
 from dlcore.scaling.surface import SURFACE_FORMS, isoflop_parabola
 
-DATA = Path(os.environ.get("DLCORE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "scaling"
+DATA = (
+    Path(os.environ.get("DLCORE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "scaling"
+)
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"no data folder at {DATA} (DLCORE_DATA names its parent)"
 )
@@ -309,7 +311,8 @@ def test_csv(tmp_path):
     path = tmp_path / "runs.csv"
     rows = zip(surface.parameters, surface.examples, surface.loss, strict=True)
     path.write_text(
-        "Model Size,tokens,loss\n" + "\n".join(f"{float(n)!r},{float(d)!r},{float(x)!r}" for n, d, x in rows)
+        "Model Size,tokens,loss\n"
+        + "\n".join(f"{float(n)!r},{float(d)!r},{float(x)!r}" for n, d, x in rows)
     )
     read = scaling.LossSurface.from_csv(path)
     assert (read.loss == surface.loss).all()

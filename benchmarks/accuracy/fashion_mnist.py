@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 
-from dlcore import Adam, Dense, Dropout, ReLU, schedules
 from recipe import Recipe, main
+
+from dlcore import Adam, Dense, Dropout, ReLU, schedules
 
 RECIPE = Recipe(
     data="fashion-mnist",

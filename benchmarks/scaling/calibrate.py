@@ -65,9 +65,7 @@ def weights(rows: Sequence[Row]) -> Array:
     size = {group: sum(row.group == group for row in rows) for group in SHARES}
     return stack(
         rows,
-        lambda row: np.full(
-            len(row.errors), SHARES[row.group] / len(row.errors) / size[row.group]
-        ),
+        lambda row: np.full(len(row.errors), SHARES[row.group] / len(row.errors) / size[row.group]),
     )
 
 
@@ -166,7 +164,9 @@ def main() -> None:
     options_parser = parser(__doc__ or "")
     options_parser.add_argument("--per-family", type=int, default=120)
     options_parser.add_argument("--out", type=Path, default=OUT)
-    options_parser.add_argument("--rows", type=Path, help="keep the forecasts here, or take them from here")
+    options_parser.add_argument(
+        "--rows", type=Path, help="keep the forecasts here, or take them from here"
+    )
     options = options_parser.parse_args()
     public = lcdb_cases(folder(options))
     sets = sorted({case.group for case in public})

@@ -130,17 +130,31 @@ def main() -> None:
             log_likelihood(log_residuals(v, part.parameters, part.examples, part.loss))
             for v in (lad.vector, HOFFMANN, ROUNDED)
         ]
-        for label, ours, theirs in zip(("LAD", "Hoffmann", "rounded"), found, published, strict=True):
+        for label, ours, theirs in zip(
+            ("LAD", "Hoffmann", "rounded"), found, published, strict=True
+        ):
             row(f"{name}: log-likelihood, {label}", ours, theirs, 0.02, "absolute")
         ratio = 2 * (found[0] - found[1])
         row(f"{name}: likelihood-ratio statistic", ratio, statistic, 0.05, "absolute")
         if part is surface:
-            row("p-value (log10)", float(np.log10(chi2.sf(ratio, 5))), np.log10(1.22e-16), 0.02, "absolute")
+            row(
+                "p-value (log10)",
+                float(np.log10(chi2.sf(ratio, 5))),
+                np.log10(1.22e-16),
+                0.02,
+                "absolute",
+            )
     all_rows = scaling.fit_surface(everything, loss="huber", delta=DELTA, starts=[best.vector])
     for name, value in zip(
         ("A", "B", "E", "alpha", "beta"), (495.7, 12846, 1.8913, 0.34931, 0.45305), strict=True
     ):
-        row(f"245 rows, from the optimum, {name}", all_rows.parameters[name], value, 1e-3, "relative")
+        row(
+            f"245 rows, from the optimum, {name}",
+            all_rows.parameters[name],
+            value,
+            1e-3,
+            "relative",
+        )
     row("245 rows: H", all_rows.objective, 1.8260105e-3, 1e-3, "relative")
 
     heading("closed forms of the headline fit")

@@ -105,9 +105,7 @@ def lcdb(path: Path) -> dict[tuple[str, str], tuple[Array, Array, Array]]:
 LCDB_DESIGNS = ((24, 1), (24, 4), (8, 8), (24, 8), (40, 8))
 
 
-def lcdb_cases(
-    path: Path, designs: Sequence[tuple[int, int]] = LCDB_DESIGNS
-) -> list[Case]:
+def lcdb_cases(path: Path, designs: Sequence[tuple[int, int]] = LCDB_DESIGNS) -> list[Case]:
     """LCDB curves without their last anchors."""
     cases = []
     for (name, learner), (x, y, se) in lcdb(path).items():

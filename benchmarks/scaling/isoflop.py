@@ -66,7 +66,11 @@ def main() -> None:
         for width, published in zip((2, 4, 8, 16), row, strict=True):
             ours = 100 * surface.isoflop_bias(1e24, BUDGETS, width, offset=offset, drift=drift)
             checks.row(
-                f"{name}, offset {offset}, drift {drift}, +-{width}x", ours, published, 1e-3, "absolute"
+                f"{name}, offset {offset}, drift {drift}, +-{width}x",
+                ours,
+                published,
+                1e-3,
+                "absolute",
             )
     heading("noise-free recovery, worst relative error of five parameters over 60 fits")
     worst = 0.0
@@ -74,13 +78,15 @@ def main() -> None:
         for drift in (1, 3):
             for width in np.geomspace(2, 16, 10):
                 n, d, loss = runs(name, BUDGETS, 15, width, drift)
-                found = scaling.fit_surface(scaling.LossSurface(n, d, loss), loss="l2", residuals="linear")
+                found = scaling.fit_surface(
+                    scaling.LossSurface(n, d, loss), loss="l2", residuals="linear"
+                )
                 ours = np.array(list(found.parameters.values()))
                 worst = max(worst, float(np.abs(ours / np.array(truth) - 1).max()))
     checks.row("worst relative error", worst, 1e-6, 0, "at most")
 
     heading("recovery from noise: Asymmetric, drift 3, +-8x, 9,216 fits")
-    a, b, _, alpha, beta = SURFACES["Asymmetric"]
+    _a, _b, _, alpha, beta = SURFACES["Asymmetric"]
     true = beta / (alpha + beta)
     errors: list[tuple[float, float]] = []
     began = time.perf_counter()

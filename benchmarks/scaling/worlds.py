@@ -58,9 +58,7 @@ def quanta(r: Generator) -> Surface:
 def double_descent(r: Generator) -> Surface:
     inner = chinchilla(r)
     height, width, place = r.uniform(0.1, 0.4), r.uniform(0.4, 0.8), r.uniform(-3, 3)
-    return lambda t, s: inner(t, s) * (
-        1 + height * np.exp(-0.5 * ((s - t - place) / width) ** 2)
-    )
+    return lambda t, s: inner(t, s) * (1 + height * np.exp(-0.5 * ((s - t - place) / width) ** 2))
 
 
 WORLDS: dict[str, Callable[[Generator], Surface]] = {
@@ -104,9 +102,7 @@ def main() -> None:
             noise = r.normal(0, 0.02, (3, len(t)))
             losses = surface(t, s) * np.exp(noise)
             m, size = 200 * np.exp(np.tile(t, 3)), 1000 * np.exp(np.tile(s, 3))
-            fitted = scaling.fit_surface(
-                scaling.LossSurface(size, m, losses.ravel()), form
-            )
+            fitted = scaling.fit_surface(scaling.LossSurface(size, m, losses.ravel()), form)
             i, j = int(r.integers(4, 8)), int(r.integers(2, 5))
             at_t, at_s = np.linspace(0, 7, 8)[i], np.linspace(0, 6, 5)[j]
             prices = r.normal(0, 0.7)
@@ -124,7 +120,9 @@ def main() -> None:
         total, given, right = total + count, given + answers, right + tally["right"]
         print(f"{name:16s} {tally}  right when given {tally['right'] / max(answers, 1):.3f}")
     low, high = binomial_interval(right / given, given)
-    print(f"all: given {given / total:.3f}, right when given {right / given:.3f} ({low:.3f} to {high:.3f})")
+    print(
+        f"all: given {given / total:.3f}, right when given {right / given:.3f} ({low:.3f} to {high:.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Types of the compiled core (cpp/bindings/)."""
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
@@ -173,6 +174,7 @@ def cross_entropy_forward(logits: Array, labels: Array, sample_weight: Array | N
 def cross_entropy_backward(
     logits: Array, labels: Array, sample_weight: Array | None, out: Array | None
 ) -> Array: ...
+
 # kind: binary_cross_entropy, mse, huber
 def loss_forward(
     kind: str, prediction: Array, target: Array, sample_weight: Array | None, delta: float
@@ -185,6 +187,7 @@ def loss_backward(
     delta: float,
     out: Array | None,
 ) -> Array: ...
+
 # One step in place on flat arrays; `step` counts from 1
 def sgd_step(
     parameter: Array,
@@ -210,9 +213,13 @@ def adam_step(
 ) -> None: ...
 
 # Random numbers (cpp/random.h); purposes 0 shuffle, 1 dropout, 2 weights
-def random_words(seed: int, purpose: int, layer: int, step: int, count: int) -> NDArray[np.uint32]: ...
+def random_words(
+    seed: int, purpose: int, layer: int, step: int, count: int
+) -> NDArray[np.uint32]: ...
 def random_uniform(seed: int, purpose: int, layer: int, count: int) -> NDArray[np.float64]: ...
 def random_normal(seed: int, purpose: int, layer: int, count: int) -> NDArray[np.float64]: ...
 def random_permutation(seed: int, step: int, count: int) -> NDArray[np.int64]: ...
 
 __version__: str
+# The fits of scaling curves (cpp/curves/bindings.cpp)
+curves: ModuleType

@@ -103,17 +103,17 @@ def targets(
             f"{array.shape}{advice}"
         )
     values = np.ascontiguousarray(cast(array, dtype)).reshape(len(array), *output_shape)
-    if isinstance(loss, losses.BinaryCrossEntropy):
-        # Smallest and largest first, which take no memory; NaN is left to the core.
-        if values.size and (values.min() < 0 or values.max() > 1):
-            wrong = np.argwhere((values < 0) | (values > 1))
-            advice = ""
-            if array.dtype.kind in "iu":
-                advice = "; integers mean classes, y.astype(float) are numbers to predict"
-            raise ValueError(
-                f"{what} needs targets from 0 to 1 for {loss.name}, found "
-                f"{values[tuple(wrong[0])]:g} at row {wrong[0][0]}{advice}"
-            )
+    # Smallest and largest first, which take no memory; NaN is left to the core.
+    probable = isinstance(loss, losses.BinaryCrossEntropy) and values.size > 0
+    if probable and (values.min() < 0 or values.max() > 1):
+        wrong = np.argwhere((values < 0) | (values > 1))
+        advice = ""
+        if array.dtype.kind in "iu":
+            advice = "; integers mean classes, y.astype(float) are numbers to predict"
+        raise ValueError(
+            f"{what} needs targets from 0 to 1 for {loss.name}, found "
+            f"{values[tuple(wrong[0])]:g} at row {wrong[0][0]}{advice}"
+        )
     return values, loss
 
 

@@ -83,7 +83,7 @@ class Forecast:
 
     @property
     def status(self) -> str:
-        """"ok" if every x is determined, else "undetermined"."""
+        """ "ok" if every x is determined, else "undetermined"."""
         return "ok" if all(status == "ok" for status in self.statuses) else "undetermined"
 
     def __len__(self) -> int:
@@ -163,9 +163,7 @@ class LearningCurve:
         if len(given_x) == 0:
             raise ValueError("LearningCurve: x and y need at least one point, found none")
         if kind not in KINDS:
-            raise ValueError(
-                f"LearningCurve: kind needs one of {', '.join(KINDS)}, found {kind!r}"
-            )
+            raise ValueError(f"LearningCurve: kind needs one of {', '.join(KINDS)}, found {kind!r}")
         self.bounds = _bounds(bounds)
         low, high = self.bounds
         for name, values, wrong, need in (
@@ -356,9 +354,11 @@ def _numbers(
 
 def _resolution(y: Array) -> float:
     """Power of ten that all of y are multiples of, 0 below 1e-6."""
+    above = y[y > 0]
     for digits in range(7):
-        scaled = y * 10.0**digits
-        if (np.abs(scaled - np.round(scaled)) < 1e-6).all():
+        scaled = above * 10.0**digits
+        near = np.round(scaled)
+        if (np.abs(scaled - near) < 1e-6).all() and (near >= 1).all():
             return float(10.0**-digits)
     return 0.0
 
@@ -397,7 +397,5 @@ def _bounds(bounds: Any) -> tuple[float, float]:
     low = 0.0 if low is None else float(low)
     high = math.inf if high is None else float(high)
     if not 0 <= low < high:
-        raise ValueError(
-            f"LearningCurve: bounds needs 0 <= low < high, found ({low:g}, {high:g})"
-        )
+        raise ValueError(f"LearningCurve: bounds needs 0 <= low < high, found ({low:g}, {high:g})")
     return low, high

@@ -368,7 +368,9 @@ def plateau(
         If an argument is out of range.
     """
     if not 0 < relative_gain < 1:
-        raise ValueError(f"plateau: relative_gain needs a share between 0 and 1, found {relative_gain}")
+        raise ValueError(
+            f"plateau: relative_gain needs a share between 0 and 1, found {relative_gain}"
+        )
     if not (math.isfinite(per) and per > 1):
         raise ValueError(f"plateau: per needs a factor above 1, found {per}")
     if not 0 < level < 0.5:

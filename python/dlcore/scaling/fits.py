@@ -57,6 +57,7 @@ _ORIGINS = 5
 _PRIOR = {"power": 0.02}
 # Evidence counts as that of at most so many points: neighbours on a dense curve are not independent.
 _EVIDENCE = 20
+_LARGEST = 50.0  # of anything that a log of y may be off by
 # The shrinkage expected before back-tests, and how much that counts.
 _KEEP, _KEEP_WEIGHT = 0.5, 0.2
 
@@ -190,9 +191,7 @@ class CurveFit:
         self._threads = threads
         self.log_x = np.log(curve.x)
         self.log_y = np.log(curve.positive)
-        self._problem = Problem(
-            self.log_x, self.log_y, _residual_scale(curve), np.ones(len(curve))
-        )
+        self._problem = Problem(self.log_x, self.log_y, _residual_scale(curve), np.ones(len(curve)))
         spread = float(self.log_y.max() - self.log_y.min())
         low, high = curve.bounds
         self._least = float(self.log_y.min()) - 3 * spread - 2
@@ -282,9 +281,7 @@ class CurveFit:
         for j, count in enumerate(counts):
             values = self._values(parameters[:, j], self.log_x[:count])
             residuals = values - self.log_y[:count]
-            origins.append(
-                Origin(count, parameters[:, j], residuals, self._evidence(residuals))
-            )
+            origins.append(Origin(count, parameters[:, j], residuals, self._evidence(residuals)))
         return origins
 
     def _fit_alone(self, name: str) -> None:
@@ -306,10 +303,7 @@ class CurveFit:
 
     def _values(self, parameters: Array, log_x: Array) -> Array:
         return np.concatenate(
-            [
-                log_values(form.native, parameters[i], log_x)
-                for i, form in enumerate(self.forms)
-            ]
+            [log_values(form.native, parameters[i], log_x) for i, form in enumerate(self.forms)]
         )
 
     def forecasts(self, origin: Origin, log_x: Array) -> Array:
@@ -352,7 +346,7 @@ class CurveFit:
                 weights[i] = 0.0 if self._chosen[twin] else origin.weights[twin]
         total = weights.sum()
         if total <= 0:
-            return self._chosen / self._chosen.sum()
+            total, weights = self._chosen.sum(), self._chosen
         result: Array = weights / total
         return result
 
@@ -364,9 +358,7 @@ class CurveFit:
         for origin in self.origins[1:]:
             last = self.log_y[origin.count - 1]
             later = self.log_y[origin.count :] - last
-            mean = self.member_weights(origin) @ self.forecasts(
-                origin, self.log_x[origin.count :]
-            )
+            mean = self.member_weights(origin) @ self.forecasts(origin, self.log_x[origin.count :])
             move = mean - last
             weight = 1 / len(later) / (np.abs(move) + np.abs(later) + 1e-4 + level) ** 2
             predicted += float(weight @ (move * later))
@@ -384,7 +376,7 @@ class CurveFit:
 
     def _leading(self) -> tuple[Form, Array]:
         if not self.members:
-            raise ValueError("fit: the form \"last\" has no parameters")
+            raise ValueError('fit: the form "last" has no parameters')
         place = self.names.index(self.leading)
         return self.forms[place], self.origins[0].parameters[place]
 
@@ -394,7 +386,7 @@ class CurveFit:
         if not self.members:
             return {}
         form, parameters = self._leading()
-        return form.publish(parameters)
+        return {name: float(value) for name, value in form.publish(parameters).items()}
 
     @functools.cached_property
     def standard_errors(self) -> dict[str, float]:
@@ -457,9 +449,7 @@ class CurveFit:
                 raise ValueError("bootstrap: kind 'seeds' needs at least two values at every x")
             groups = np.split(self.curve.raw[:, 1], np.cumsum(self.curve.counts)[:-1])
             for _ in range(resamples):
-                means = np.array(
-                    [generator.choice(group, len(group)).mean() for group in groups]
-                )
+                means = np.array([generator.choice(group, len(group)).mean() for group in groups])
                 means = np.maximum(means, self.curve.positive.min())
                 problems.append(Problem(self.log_x, np.log(means), np.ones(n), np.ones(n)))
         else:
@@ -509,9 +499,14 @@ class CurveFit:
         beyond = log_x > self.log_x[-1]
         # Inside the data errors fall on both sides alike.
         both = 0.5 * (above - below)
-        low = np.exp(value + np.where(beyond, below, -both) * scale)
-        high = np.exp(value + np.where(beyond, above, both) * scale)
-        value = np.exp(value)
+        low, value, high = (
+            np.exp(np.clip(part, -690, 690))
+            for part in (
+                value + np.where(beyond, below, -both) * scale,
+                value,
+                value + np.where(beyond, above, both) * scale,
+            )
+        )
         warnings, hopeless = self._diagnosis
         horizon = (log_x - self.log_x[-1]) / OCTAVE
         far = horizon > min(LARGEST_HORIZON, LARGEST_RATIO * self.span)
@@ -592,7 +587,7 @@ class CurveFit:
             relative = self.curve.se[: origin.count] / self.curve.positive[: origin.count]
             level = max(level, 0.5 * float(np.median(relative)))
         # A rounded value says no more than its last digit.
-        level = math.hypot(level, 0.29 * self.curve.resolution / math.exp(last))
+        level = math.hypot(level, 0.29 * self.curve.resolution / self.curve.positive[origin.count - 1])
         parts = np.column_stack(
             [
                 np.full(len(log_x), level),
@@ -602,7 +597,7 @@ class CurveFit:
             ]
         )
         span = max(float(known_x[-1] - known_x[0]) / OCTAVE, 0.1)
-        return value, Features(parts, horizon, span, origin.count)
+        return value, Features(np.minimum(parts, _LARGEST), horizon, span, origin.count)
 
     @functools.cached_property
     def backtests(self) -> tuple[Backtest, ...]:
@@ -653,7 +648,7 @@ class CurveFit:
 
     @property
     def status(self) -> str:
-        """"ok", or "undetermined" where no forecast beyond the data can be made."""
+        """ "ok", or "undetermined" where no forecast beyond the data can be made."""
         return "undetermined" if self._diagnosis[1] else "ok"
 
     # Decisions
@@ -664,9 +659,7 @@ class CurveFit:
 
         return required(self, target, interval)
 
-    def plateau(
-        self, relative_gain: float = 0.02, per: float = 2, level: float = 0.05
-    ) -> Plateau:
+    def plateau(self, relative_gain: float = 0.02, per: float = 2, level: float = 0.05) -> Plateau:
         """Whether more x has stopped to pay; see :func:`dlcore.scaling.decisions.plateau`."""
         from dlcore.scaling.decisions import plateau
 

@@ -232,9 +232,10 @@ def fit_problems(
 
 def log_values(native: str, parameters: Array, log_x: Array) -> Array:
     """Log y of one form for every row of ``parameters``, (rows, len(log_x))."""
-    return _native.curve_values(
+    values: Array = _native.curve_values(
         native, np.ascontiguousarray(np.atleast_2d(parameters)), np.ascontiguousarray(log_x)
     )
+    return values
 
 
 def log_floor(form: Form, parameters: Array, largest: float) -> float:

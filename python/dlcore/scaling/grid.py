@@ -247,7 +247,7 @@ def sizes_of_m(pool: int, classes: int = 0, count: int = 8) -> tuple[int, ...]:
     >>> sizes_of_m(1348, 10)
     (21, 42, 84, 168, 337, 674, 1348)
     >>> sizes_of_m(60000, 10)
-    (20, 68, 230, 775, 2617, 8839, 30000, 60000)
+    (20, 68, 229, 775, 2621, 8867, 30000, 60000)
     """
     smallest = max(SMALLEST_M, min(2 * classes, pool // 4))
     halves: list[int] = []

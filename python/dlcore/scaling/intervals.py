@@ -36,7 +36,9 @@ OCTAVE = math.log(2.0)
 # Beyond this many times the span of the data, or octaves, no back-test was ever made.
 LARGEST_RATIO = 1.0
 LARGEST_HORIZON = 5.0
-_WIDTH = 1.0  # of the window, in log of the ratio of horizons, in which back-tests count for a horizon
+_WIDTH = (
+    1.0  # of the window, in log of the ratio of horizons, in which back-tests count for a horizon
+)
 _WORST = 100.0  # largest square of a back-test's error over its scale that counts
 
 

@@ -16,7 +16,7 @@ import functools
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,7 +146,9 @@ def _positive(name: str, values: ArrayLike) -> Array:
     try:
         column = np.ascontiguousarray(values, np.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"LossSurface: {name} needs numbers, found {type(values).__name__}") from None
+        raise TypeError(
+            f"LossSurface: {name} needs numbers, found {type(values).__name__}"
+        ) from None
     if column.ndim != 1:
         raise ValueError(f"LossSurface: {name} needs one axis, found shape {column.shape}")
     wrong = ~(np.isfinite(column) & (column > 0))
@@ -247,7 +249,7 @@ class _Problem:
 
     def solve(self, weights: Array, starts: Array, far: bool) -> tuple[Array, Array, Any, Any]:
         """Descend from every start for every row of weights."""
-        return _native.fit_surface(
+        found: tuple[Array, Array, Any, Any] = _native.fit_surface(
             self.form,
             self.residuals == "log",
             self.loss,
@@ -261,6 +263,7 @@ class _Problem:
             _ITERATIONS,
             self.threads,
         )
+        return found
 
     def grid(self) -> Array:
         """Starts."""
@@ -298,7 +301,7 @@ class SurfaceForecast:
 
     @property
     def status(self) -> str:
-        """"ok" if every point is determined."""
+        """ "ok" if every point is determined."""
         return "ok" if all(status == "ok" for status in self.statuses) else "undetermined"
 
 
@@ -403,7 +406,7 @@ class SurfaceAdvice(str):
     next_run: tuple[float, float]
     warnings: tuple[str, ...]
 
-    def __new__(cls, answer: str, **facts: Any) -> SurfaceAdvice:
+    def __new__(cls, answer: str, **facts: Any) -> Self:
         advice = super().__new__(cls, answer)
         advice.__dict__.update(facts)
         return advice
@@ -415,7 +418,7 @@ class SurfaceAdvice(str):
 
     @property
     def status(self) -> str:
-        """"undetermined" where the answer is "undecided"."""
+        """ "undetermined" where the answer is "undecided"."""
         return "undetermined" if self == "undecided" else "ok"
 
     def explain(self) -> str:
@@ -493,7 +496,7 @@ class SurfaceFit:
 
     @property
     def status(self) -> str:
-        """"undetermined" where an exponent is not."""
+        """ "undetermined" where an exponent is not."""
         return "undetermined" if self.warnings else "ok"
 
     # Resampling
@@ -529,7 +532,9 @@ class SurfaceFit:
         else:
             given = np.asarray(clusters)
             if given.shape != (n,):
-                raise ValueError(f"bootstrap: clusters needs one label per run, found {given.shape}")
+                raise ValueError(
+                    f"bootstrap: clusters needs one label per run, found {given.shape}"
+                )
             labels = np.unique(given, return_inverse=True)[1]
             count = int(labels.max()) + 1
         drawn = generator.randint(0, count, (resamples, count))
@@ -704,7 +709,9 @@ class SurfaceFit:
             raise ValueError(f"optimal: compute needs a positive number, found {compute!r}")
         k = flops_per_example_parameter
         if not (math.isfinite(k) and k > 0):
-            raise ValueError(f"optimal: flops_per_example_parameter needs a positive number, found {k!r}")
+            raise ValueError(
+                f"optimal: flops_per_example_parameter needs a positive number, found {k!r}"
+            )
         product = math.log(compute / k)
         log_size, exponent = _optimum(self.vector, product)
         sizes, exponents = _optimum(self._draws.vectors, product)
