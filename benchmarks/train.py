@@ -162,6 +162,8 @@ def size_case(case: dict[str, Any], options: argparse.Namespace, available: int)
     if case["kind"] == "elementwise":
         return
     batch = case["batch"]
+    if available < batch:
+        raise SystemExit(f"train.py: {case['name']} needs {batch} examples, there are {available}")
     if case["kind"] == "fleet":
         examples = min(5_952, available)
     else:
@@ -359,7 +361,7 @@ def measure(
         accepted.append(process)
         reference = losses if reference is None else reference
     limits = machine.limits(bench, [case["threads"]]).get(case["threads"], {})
-    for turn in range(rounds):
+    for turn in range(rounds if accepted else 0):
         for process in accepted[turn % len(accepted) :] + accepted[: turn % len(accepted)]:
             answer = process.ask(do="time")
             if "seconds" not in answer:

@@ -54,7 +54,7 @@ def test_sizes_past_a_block(name, sizes, dtype, kernels):
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_ulps(kind, dtype, kernels):
     """The tables of limits, where the result is a normal number, on arguments of every size."""
-    if kernels == "reference" and kind in ("gelu", "gelu_tanh"):
+    if kernels == "reference" and dtype == "float64" and kind in ("gelu", "gelu_tanh"):
         pytest.skip("the plain loops round the argument of erf and tanh, which Bounds allows for")
     vector = tolerances.VECTOR_ULPS[np.dtype(dtype).type]
     limits = tolerances.PLAIN_ULPS if kernels == "reference" else vector

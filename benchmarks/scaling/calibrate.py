@@ -1,8 +1,8 @@
 """Make python/dlcore/scaling/intervals.json: the scale and the quantiles of forecast errors.
 
-Calibrated on half of the public LCDB data sets and on six families of simulated curves, which count
-double; coverage is measured on the other data sets and on eight other families. benchmark.lang takes
-no part: language.py has it as a test. About 10 minutes on two cores.
+Calibrated on half of the public LCDB data sets and on six families of simulated curves; coverage is
+measured on the other data sets and on eight other families. benchmark.lang takes no part: language.py
+has it as a test. About 10 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMS = ("power", "power_floor", "shifted", "pow4", "m4", "mmf4", "wbl4", "bnsl"
 OUT = Path(__file__).parents[2] / "python" / "dlcore" / "scaling" / "intervals.json"
 
 
-SHARES = {"simulated": 2 / 3, "lcdb": 1 / 3}  # of the groups in the calibration
+SHARES = {"simulated": 0.5, "lcdb": 0.5}  # of the groups in the calibration
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

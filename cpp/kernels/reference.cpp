@@ -71,15 +71,16 @@ constexpr T kTanhScale = T(0.79788456080286535588);
 template <class T>
 constexpr T kTanhCube = T(0.044715);
 
-template <class T>
-T activate(Activation activation, T x, T alpha) {
+// Both in double: the float functions of some libraries are off by more than 2 ulp, and a rounded
+// argument of erfc or exp by hundreds.
+double activate(Activation activation, double x, double alpha) {
+  using T = double;
   switch (activation) {
     case Activation::identity: return x;
     case Activation::relu: return x < 0 ? T{0} : x;
     case Activation::leaky_relu: return x < 0 ? alpha * x : x;
-    // In double, because the float functions of some libraries are off by more than 2 ulp.
-    case Activation::sigmoid: return static_cast<T>(sigmoid(static_cast<double>(x)));
-    case Activation::tanh: return static_cast<T>(std::tanh(static_cast<double>(x)));
+    case Activation::sigmoid: return sigmoid(x);
+    case Activation::tanh: return std::tanh(x);
     // The limits at -infinity would be -infinity * 0.
     case Activation::gelu:
       return std::isinf(x) ? (x > 0 ? x : -T{0}) : T(0.5) * x * std::erfc(-x * kRootHalf<T>);
@@ -94,8 +95,8 @@ T activate(Activation activation, T x, T alpha) {
 }
 
 /// The derivative; `s` is the result or the argument, as gradient_from_result says.
-template <class T>
-T derivative(Activation activation, T s, T alpha) {
+double derivative(Activation activation, double s, double alpha) {
+  using T = double;
   switch (activation) {
     case Activation::identity: return T{1};
     case Activation::relu: return std::isnan(s) ? s : (s > 0 ? T{1} : T{0});
@@ -132,7 +133,7 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
       for (Index d = 0; d < k; ++d) sum += x[i * ldx + d] * column[d * kPanel<T>];
       if (b != nullptr) sum += b[j];
       if (z != nullptr) z[i * ldy + j] = sum;
-      y[i * ldy + j] = activate(activation, sum, alpha);
+      y[i * ldy + j] = static_cast<T>(activate(activation, sum, alpha));
     }
   }
 }
@@ -220,13 +221,14 @@ void transpose(const T* x, Index ldx, T* xt, Index ldt, Index m, Index n, Index 
 
 template <class T>
 void activation_forward(Activation activation, T alpha, const T* x, T* y, Index n) {
-  for (Index i = 0; i < n; ++i) y[i] = activate(activation, x[i], alpha);
+  for (Index i = 0; i < n; ++i) y[i] = static_cast<T>(activate(activation, x[i], alpha));
 }
 
 template <class T>
 void activation_backward(Activation activation, T alpha, const T* dy, const T* saved, T* dx,
                          Index n) {
-  for (Index i = 0; i < n; ++i) dx[i] = dy[i] * derivative(activation, saved[i], alpha);
+  for (Index i = 0; i < n; ++i)
+    dx[i] = dy[i] * static_cast<T>(derivative(activation, saved[i], alpha));
 }
 
 template <class T>

@@ -1,7 +1,8 @@
-"""What more data would bring: forecasts of a study's curves, where they can be given.
+"""What more data, or larger networks, would bring: forecasts of a study's curves and surface.
 
-The forms, fits and intervals are those of :func:`dlcore.scaling.fit`; here a study's curve goes in
-and sentences come out. A forecast that is undetermined is never printed as a number.
+The forms, fits and intervals are those of :func:`dlcore.scaling.fit` and
+:func:`dlcore.scaling.fit_surface`; here a study's curves go in. A forecast that is undetermined is
+never printed as a number.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dlcore.scaling.summary import Curve, Summary
 
 FACTORS = (2, 4)
 INTERVAL = 0.9
+# A surface over (m, parameters) has five unknowns; fewer sizes or m than these say nothing of it.
+FEWEST_SIZES, FEWEST_M = 3, 4
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,7 @@ def outlooks(
     """
     from dlcore.scaling.curves import WARNINGS
     from dlcore.scaling.fits import fit
-    from dlcore.scaling.intervals import table
 
-    try:
-        table()
-    except OSError:  # intervals that nobody calibrated are not given
-        return {}
     found: dict[str, Outlook] = {}
     for name in names:
         curve = curves[name]
@@ -86,3 +84,75 @@ def outlooks(
         reasons = tuple(WARNINGS[code] for code in forecast.warnings)
         found[name] = Outlook(name, points, float(forecast.coverage), reasons)
     return found
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Whether networks of one kind gain more by data or by size.
+
+    Attributes
+    ----------
+    family : str
+        The activation.
+    answer : str
+        "more_data", "larger_network", "at_floor" or "undecided": where doubling the examples costs
+        as much as doubling the parameters.
+    probability : float
+        That data gain more, as far as the runs tell.
+    m, parameters : int
+        Where the question is asked: the largest m, and the network that is best there.
+    reasons : tuple of str
+        What makes it doubtful, in words.
+    """
+
+    family: str
+    answer: str
+    probability: float
+    m: int
+    parameters: int
+    reasons: tuple[str, ...]
+
+
+def exchange(summary: Summary, curves: Mapping[str, Curve], best: str | None) -> Exchange | None:
+    """Compare doubling the data with doubling the network, for the best network's kind.
+
+    Parameters
+    ----------
+    summary : Summary
+        The study.
+    curves : mapping of str to Curve
+        Its curves.
+    best : str or None
+        The best network.
+
+    Returns
+    -------
+    Exchange or None
+        None where the study has fewer than three sizes or four m, or layers that cannot be compared
+        by their number of parameters.
+    """
+    if best is None:
+        return None
+    family = curves[best].learner.family
+    group = [curve for curve in curves.values() if curve.learner.family == family]
+    depths = {len(curve.learner.hidden) for curve in group}
+    points = [
+        (point.parameters, point.m, point.estimate.value)
+        for curve in group
+        for point in curve.points
+        if point.parameters and point.estimate.value > 0
+    ]
+    sizes, m = {point[0] for point in points}, {point[1] for point in points}
+    if len(depths) > 1 or len(sizes) < FEWEST_SIZES or len(m) < FEWEST_M:
+        return None
+    from dlcore.scaling.curves import WARNINGS
+    from dlcore.scaling.surface import LossSurface, fit_surface
+
+    surface = LossSurface(*zip(*points, strict=True))
+    end = curves[best].points[-1]
+    assert end.parameters is not None
+    advice = fit_surface(surface).advise(
+        end.m, end.parameters, cost_example=1 / end.m, cost_parameter=1 / end.parameters
+    )
+    reasons = tuple(WARNINGS[code] for code in advice.warnings)
+    return Exchange(family, advice.answer, advice.probability, end.m, end.parameters, reasons)

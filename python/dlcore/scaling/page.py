@@ -12,8 +12,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from dlcore.scaling import figures
-from dlcore.scaling.learners import LEARNING_RATES, TRAINING
-from dlcore.scaling.outlook import FACTORS, Outlook
+from dlcore.scaling.learners import ACTIVATIONS, LEARNING_RATES, TRAINING
+from dlcore.scaling.outlook import FACTORS, Exchange, Outlook
 from dlcore.scaling.runs import machine
 from dlcore.scaling.summary import LEVEL, Advice, Summary, cell
 
@@ -78,7 +78,7 @@ def _body(findings: Findings) -> str:
         f"<header><p class='kicker'>dlcore study of {escape(summary.data.name)}</p>\n"
         "<h1>Would more data, or a larger network, help?</h1>\n"
         f"<p class='answer'>{escape(advice.sentence)}</p></header>\n<main>\n"
-        f"{_unfinished(findings)}{_cards(summary, advice, findings.forecasts)}"
+        f"{_unfinished(findings)}{_cards(findings)}"
         f"<section class='figures' aria-label='Figures'>{shapes}</section>\n"
         f"{_error_table(summary, advice)}{_forecast_table(summary, findings.forecasts)}"
         f"{_learner_table(summary)}{_notes(study, summary)}{_method(study, summary, advice)}"
@@ -97,7 +97,8 @@ def _unfinished(findings: Findings) -> str:
     )
 
 
-def _cards(summary: Summary, advice: Advice, forecasts: Mapping[str, Outlook]) -> str:
+def _cards(findings: Findings) -> str:
+    summary, advice, forecasts = findings.summary, findings.advice, findings.forecasts
     best = summary.learners[advice.best].label
     found = advice.estimate
     interval = "one seed, no interval"
@@ -148,6 +149,8 @@ def _cards(summary: Summary, advice: Advice, forecasts: Mapping[str, Outlook]) -
         )
     if advice.best in forecasts:
         cards.append(_forecast_card(summary, forecasts[advice.best]))
+    if findings.exchange is not None:
+        cards.append(_exchange_card(findings.exchange))
     ladder = "simplest first: linear models, trees, SVM, then networks by size"
     cards.append(
         (
@@ -173,6 +176,24 @@ def _forecast_card(summary: Summary, forecast: Outlook) -> tuple[str, str, str]:
     held = f"such intervals held {100 * forecast.coverage:.0f} % of the curves they were checked on"
     label = summary.learners[forecast.learner].label
     return what, f"{value} forecast", f"{label}; 90 % interval {low} to {high} ({held})"
+
+
+def _exchange_card(found: Exchange) -> tuple[str, str, str]:
+    word = {
+        "more_data": "More data",
+        "larger_network": "A larger network",
+        "at_floor": "Neither",
+        "undecided": "Undecided",
+    }[found.answer]
+    kind = ACTIVATIONS[found.family][0]
+    data = found.probability >= 0.5
+    sure = found.probability if data else 1 - found.probability
+    detail = (
+        f"{kind} networks at m = {found.m:,}, {found.parameters:,} parameters: doubling the "
+        f"{'examples' if data else 'parameters'} gains more than doubling the "
+        f"{'parameters' if data else 'examples'}, probability {min(sure, 0.99):.2f}"
+    )
+    return "Data or size, for a network", word, "; ".join([detail, *found.reasons])
 
 
 def _forecast_table(summary: Summary, forecasts: Mapping[str, Outlook]) -> str:

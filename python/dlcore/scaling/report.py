@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcore.scaling import figures
-from dlcore.scaling.outlook import Outlook, outlooks
+from dlcore.scaling.outlook import Exchange, Outlook, exchange, outlooks
 from dlcore.scaling.page import page
 from dlcore.scaling.store import write_atomically
 from dlcore.scaling.summary import Advice, Summary, cell
@@ -67,6 +67,7 @@ class Findings:
     summary : Summary
     advice : Advice
     forecasts : dict of str to Outlook
+    exchange : Exchange or None
     drawings : tuple of Drawing
     left : int
         Runs that are still to be made.
@@ -76,6 +77,7 @@ class Findings:
     summary: Summary
     advice: Advice
     forecasts: dict[str, Outlook]
+    exchange: Exchange | None
     drawings: tuple[figures.Drawing, ...]
     left: int
 
@@ -99,7 +101,8 @@ class Findings:
         forecasts = outlooks(summary, curves, dict.fromkeys([*names, advice.best]))
         drawings = tuple(figures.drawings(summary, advice, forecasts))
         left = len(study.runs) - len(study.store.finished(study.runs))
-        return cls(study, summary, advice, forecasts, drawings, left)
+        either = exchange(summary, curves, advice.best_network)
+        return cls(study, summary, advice, forecasts, either, drawings, left)
 
 
 def write_report(findings: Findings, path: Path, figures_to: Path | None = None) -> Path:
@@ -147,6 +150,7 @@ def numbers(findings: Findings) -> dict[str, Any]:
         **findings.summary.to_dict(findings.advice),
         "complete": not findings.left,
         "forecasts": {name: asdict(forecast) for name, forecast in findings.forecasts.items()},
+        "data_or_size": None if findings.exchange is None else asdict(findings.exchange),
         "runs": [
             {
                 "key": result.run.key(),
