@@ -74,7 +74,7 @@ void check_sample_weight(const char* operation, const double* weight, const Shap
 template <class T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, Index m, Index n, Index k) {
   const auto& kernels = dlcore::kernels().of<T>();
-  const int threads = default_threads();
+  const int threads = threads_for(m * n + n * k);
   const Index stride = panel_stride_of<T>(k), ldx = leading_dimension<T>(k);
   const Index ldy = leading_dimension<T>(n);
   const Buffer<T> rows = padded_rows(x, m, k, ldx), panels = packed_weight(weight, n, k, stride);
@@ -91,7 +91,7 @@ template <class T>
 void dense_backward(const T* dy, const T* x, const T* weight, T* dx, T* dw, T* db, Index m, Index n,
                     Index k) {
   const auto& kernels = dlcore::kernels().of<T>();
-  const int threads = default_threads();
+  const int threads = threads_for(m * n + n * k);
   const Index stride = panel_stride_of<T>(k), ldx = leading_dimension<T>(k);
   const Index ldy = leading_dimension<T>(n), ldt = leading_dimension<T>(m);
   const Buffer<T> panels = packed_weight(weight, n, k, stride);
@@ -121,7 +121,7 @@ double loss(const ops::Loss& loss, const T* x, const Index* labels, const T* tar
     for (Index i = 0; i < m; ++i) total += weight[i];
   }
   const ops::LossSums sums = ops::loss_forward_backward<T>(
-      dlcore::kernels().of<T>(), default_threads(), loss, shape, x, n, labels, target, n, weight,
+      dlcore::kernels().of<T>(), threads_for(m * n), loss, shape, x, n, labels, target, n, weight,
       total, {scratch.data(), scratch.data() + m, scratch.data() + 2 * m}, dx, n, m);
   return sums.mean_loss();
 }
@@ -130,7 +130,7 @@ template <class T>
 void softmax(const T* x, T* y, Index m, Index n) {
   const auto& kernels = dlcore::kernels().of<T>();
   const Index tasks = std::max<Index>(1, std::min(m, m * n / (1 << 13)));
-  parallel_for(default_threads(), tasks, [&](Index task) {
+  parallel_for(threads_for(m * n), tasks, [&](Index task) {
     const Part r = part(task, tasks, m, 1);
     kernels.softmax(x + r.begin * n, n, y + r.begin * n, n, r.end - r.begin, n);
   });

@@ -38,12 +38,15 @@ int cgroup_quota() {
 }
 
 int allowed_cpus() {
-  int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  int cpus = 0;
 #ifdef __linux__
+  // Asked every time, because it may change; a quota does not, and takes reading a file.
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
 #endif
+  static const int all = static_cast<int>(std::thread::hardware_concurrency());
   static const int quota = cgroup_quota();
+  if (cpus == 0) cpus = all;
   if (quota > 0) cpus = std::min(cpus, quota);
   return std::max(1, cpus);
 }
@@ -191,6 +194,8 @@ int default_threads() {
   if (threads == 0) threads = number_in_environment("OMP_NUM_THREADS");
   return threads == 0 ? allowed : std::min(threads, allowed);
 }
+
+int threads_for(Index elements) { return elements < (1 << 14) ? 1 : default_threads(); }
 
 void set_threads(int threads) { thread_limit.store(std::max(0, threads)); }
 

@@ -11,6 +11,10 @@ namespace dlcore {
 /// limited by the cgroup's quota; the two variables never raise it above the allowed CPUs.
 int default_threads();
 
+/// 1 for element-wise work on so few elements that it is not worth asking how many CPUs there are,
+/// else default_threads().
+int threads_for(Index elements);
+
 /// Limits default_threads() from now on; 0 takes the limit away.
 void set_threads(int threads);
 

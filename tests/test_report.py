@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shutil
 import subprocess
 import xml.etree.ElementTree
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from dlcore.data import from_arrays, load
-from dlcore.scaling import figures, page
+from dlcore.scaling import figures, grid, page
+from dlcore.scaling.learners import choose
+from dlcore.scaling.metrics import METRICS
+from dlcore.scaling.outlook import exchange, outlooks
+from dlcore.scaling.runs import Result
 from dlcore.scaling.study import Study
+from dlcore.scaling.summary import Summary
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too' $x_1$ </svg>"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -164,6 +171,7 @@ def test_what_is_on_top_and_below(studied):
         "Error against cost",
         "Every learner",
         "Settings and cost",
+        "Gradient health",
         "Warnings",
         "How it was done",
     ]
@@ -323,6 +331,75 @@ def test_opened_in_a_browser(studied, tmp_path):
     assert all(re.match(r"https?://[a-z0-9.-]*\.(google|googleapis|gvt1)\.com/", u) for u in asked)
 
 
+def made_up(name: str, sizes: dict[int, float], seeds: int = 3) -> list[Result]:
+    """Runs of a learner with given errors at each m."""
+    facts = {"seconds": 1.0, "train_seconds": 0.5, "flops": None, "notes": [], "value": 0.1}
+    facts |= {"epochs": None, "parameters": 10 * int(name.partition("-")[2] or 0) or None}
+    made = []
+    for m, error in sizes.items():
+        for seed in range(seeds):
+            wrong = np.zeros(10_000, np.float32)
+            wrong[: round(error * 10_000) + 3 * seed] = 1
+            run = grid.Run(name, m, seed, {})
+            made.append(Result(run, float(wrong.mean()), 0.0, wrong, facts))
+    return made
+
+
+def summary_of(*results: list[Result]) -> Summary:
+    chosen = choose(
+        ["logistic", "relu-4", "relu-16", "relu-64"], [], "classification", METRICS["error"]
+    )
+    data = load("digits")
+    return Summary.of(itertools.chain(*results), data, grid.split(data), METRICS["error"], chosen)
+
+
+def test_forecasts_follow_the_curves_and_doubt_is_no_number():
+    sizes = [50 * 2**k for k in range(8)]
+    smooth = {m: 0.02 + 2 * m**-0.6 for m in sizes}
+    broken = {m: (0.3, 0.3, 0.3, 0.29, 0.3, 0.2, 0.1, 0.02)[k] for k, m in enumerate(sizes)}
+    summary = summary_of(made_up("relu-4", smooth), made_up("logistic", broken))
+    found = outlooks(summary, summary.curves(), ["relu-4", "logistic"])
+    ahead = found["relu-4"].points
+    assert [point.m for point in ahead] == [12800, 25600]
+    value, low, high = ahead[0].span
+    assert low <= 0.02 + 2 * 12800**-0.6 <= high and low < value < high
+    assert 0.8 < found["relu-4"].coverage < 1
+    doubt = found["logistic"]
+    assert doubt.reasons and doubt.points[1].span is None
+    table = page._forecast_table(summary, found)
+    assert "undetermined" in table and doubt.reasons[0] in unescape(table)
+    assert f"{100 * value:.2f} %" in table
+    card = page._forecast_card(summary, found["relu-4"])
+    assert card[0] == "More data: 12,800" and card[1] == f"{100 * value:.2f} % forecast"
+    short = summary_of(made_up("relu-4", {50: 0.5, 100: 0.4}))
+    assert outlooks(short, short.curves(), ["relu-4"]) == {}
+
+
+def test_data_or_size_follows_what_limits_the_networks():
+    sizes = (50, 200, 800, 3200)
+
+    def world(by_size: float, by_data: float) -> Summary:
+        return summary_of(
+            *(
+                made_up(
+                    f"relu-{n}", {m: 0.01 + by_size * n**-0.5 + by_data * m**-0.5 for m in sizes}
+                )
+                for n in (4, 16, 64)
+            )
+        )
+
+    for summary, answer in ((world(0.01, 3.0), "more_data"), (world(0.8, 0.1), "larger_network")):
+        found = exchange(summary, summary.curves(), "relu-64")
+        assert (found.answer, found.m, found.parameters) == (answer, 3200, 640)
+        _, word, detail = page._exchange_card(found)
+        assert word.lower().replace(" ", "_").removeprefix("a_") == answer
+        gains = "examples" if answer == "more_data" else "parameters"
+        assert f"doubling the {gains} gains more" in detail
+    assert exchange(summary, summary.curves(), None) is None
+    few = summary_of(made_up("relu-4", {m: 0.2 for m in sizes}))
+    assert exchange(few, few.curves(), "relu-4") is None
+
+
 def test_figures_as_files_of_their_own(studied, tmp_path):
     study = studied[0]
     study.report(tmp_path / "r.html", figures_to=tmp_path / "f")
@@ -337,3 +414,18 @@ def test_figures_as_files_of_their_own(studied, tmp_path):
         used = set(re.findall(r"var\((--[a-z0-9-]+)\)", text))
         assert all(f"{name}:" in text for name in used)
         assert "prefers-color-scheme:dark" in text
+
+
+def test_gradient_health_is_that_of_the_last_training(studied):
+    study = studied[0]
+    for result in study.store.results(study.runs):
+        layers = result.facts["layers"]
+        if result.facts["epochs"] is None:
+            assert layers == []
+            continue
+        assert [layer["layer"] for layer in layers] == ["0", "2"]
+        assert all(layer["gradient_norm"] > 0 for layer in layers)
+        kind = "dead" if result.run.learner.startswith("relu") else "saturated"
+        assert 0 <= layers[0][kind] <= 1 and layers[1][kind] is None
+    shown = page._health_table(study.summary())
+    assert "Sigmoid 16" in shown and "logistic" not in shown

@@ -94,6 +94,8 @@ def test_the_same_numbers_wherever_runs_are_made(digits, executor):
     study = Study(digits, **TINY, store=":memory:")
     whole = Work(study.data, study.split, study.metric, study.learners)
     alone = {r.run.key(): r for run in study.runs for r in execute(whole, [run])}
+    for result in execute(whole, study.runs):  # in one company
+        assert result.contributions.tobytes() == alone[result.run.key()].contributions.tobytes()
     if executor == "one thread":
         study.run(workers=1)
     else:

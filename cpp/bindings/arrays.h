@@ -25,13 +25,15 @@ inline bool has_dtype(const py::array& array) {
   return array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>());
 }
 
-/// Refuses an array that is not of T and C-contiguous: functional copies nothing in silence.
+/// Refuses an array that is not of T and C-contiguous: functional copies nothing in silence. The
+/// sentence is made only where it is needed, because this is called for every argument.
 template <class T>
-inline void check_array(const char* operation, const char* name, const py::array& array) {
-  check_type(has_dtype<T>(array), operation, ": ", name, " must be ",
-             std::string(py::str(py::dtype::of<T>())), ", found ", dtype_name(array),
-             "; convert it, e.g. ", name, ".astype(numpy.",
-             std::string(py::str(py::dtype::of<T>())), ")");
+void check_array(const char* operation, const char* name, const py::array& array) {
+  if (!has_dtype<T>(array)) {
+    const std::string wanted = py::str(py::dtype::of<T>());
+    check_type(false, operation, ": ", name, " must be ", wanted, ", found ", dtype_name(array),
+               "; convert it, e.g. ", name, ".astype(numpy.", wanted, ")");
+  }
   check_type((array.flags() & py::array::c_style) != 0, operation, ": ", name,
              " must be C-contiguous; pass numpy.ascontiguousarray(", name, ")");
 }
@@ -45,19 +47,22 @@ const T* data(const py::array& array) {
 template <class F>
 auto with_floating(const char* operation, const char* name, const py::array& array, F f) {
   if (has_dtype<float>(array)) return f(float{});
-  check_type(has_dtype<double>(array), operation, ": ", name, " must be float32 or float64, found ",
-             dtype_name(array), "; convert it, e.g. ", name, ".astype(numpy.float32)");
+  if (!has_dtype<double>(array)) {
+    check_type(false, operation, ": ", name, " must be float32 or float64, found ",
+               dtype_name(array), "; convert it, e.g. ", name, ".astype(numpy.float32)");
+  }
   return f(double{});
 }
 
 /// A second array of an operation, which must have the first one's dtype.
 template <class T>
-inline void check_like(const char* operation, const char* first_name, const char* name,
-                       const py::array& array) {
-  check_type(has_dtype<T>(array), operation, ": ", first_name, " is ",
-             std::string(py::str(py::dtype::of<T>())), " but ", name, " is ", dtype_name(array),
-             "; convert one, e.g. ", name, ".astype(numpy.",
-             std::string(py::str(py::dtype::of<T>())), ")");
+void check_like(const char* operation, const char* first_name, const char* name,
+                const py::array& array) {
+  if (!has_dtype<T>(array)) {
+    const std::string wanted = py::str(py::dtype::of<T>());
+    check_type(false, operation, ": ", first_name, " is ", wanted, " but ", name, " is ",
+               dtype_name(array), "; convert one, e.g. ", name, ".astype(numpy.", wanted, ")");
+  }
   check_array<T>(operation, name, array);
 }
 

@@ -26,8 +26,8 @@ py::array activation_forward(const std::string& kind, const py::array& x, double
     const T* from = data<T>(x);
     T* to = writable<T>(y);
     py::gil_scoped_release release;
-    ops::activation_forward(kernels().of<T>(), default_threads(), activation, static_cast<T>(alpha),
-                            from, to, x.size());
+    ops::activation_forward(kernels().of<T>(), threads_for(x.size()), activation,
+                            static_cast<T>(alpha), from, to, x.size());
     return y;
   });
 }
@@ -46,7 +46,7 @@ py::array activation_backward(const std::string& kind, const py::array& dy, cons
     const T *from = data<T>(dy), *with = data<T>(saved);
     T* to = writable<T>(dx);
     py::gil_scoped_release release;
-    ops::activation_backward(kernels().of<T>(), default_threads(), activation,
+    ops::activation_backward(kernels().of<T>(), threads_for(dy.size()), activation,
                              static_cast<T>(alpha), from, with, to, dy.size());
     return dx;
   });
@@ -118,7 +118,7 @@ py::array dropout_forward(const py::array& x, double p, std::uint64_t seed, std:
     const T* from = data<T>(x);
     T* to = writable<T>(y);
     py::gil_scoped_release release;
-    ops::dropout(kernels().of<T>(), default_threads(), p, {seed, step}, layer, 0, from, to,
+    ops::dropout(kernels().of<T>(), threads_for(x.size()), p, {seed, step}, layer, 0, from, to,
                  x.size(), 1, x.size());
     return y;
   });

@@ -21,6 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from dlcore.scaling.study import Outcome, Study
 
+# Commands with an argument parser of their own: module, what they do.
+ELSEWHERE = {
+    "forecast": ("dlcore.scaling.forecast_cli", "fit and forecast a learning curve"),
+    "bench": ("dlcore.bench", "check and time this installation"),
+}
 LAB = ("scipy", "sklearn", "pandas", "matplotlib", "tqdm")
 
 
@@ -50,9 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given[:1] == ["forecast"] and _has("dlcore.scaling.forecast_cli"):
-        forecast_cli = importlib.import_module("dlcore.scaling.forecast_cli")
-        return int(forecast_cli.main(given[1:]))
+    if given and given[0] in ELSEWHERE and _has(ELSEWHERE[given[0]][0]):
+        return int(importlib.import_module(ELSEWHERE[given[0]][0]).main(given[1:]))
     parser = _parser()
     options = parser.parse_args(given)
     if options.version:
@@ -96,8 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--out", metavar="FILE", help="CSV to write; default the terminal")
     predict.set_defaults(action=_predict)
-    if _has("dlcore.scaling.forecast_cli"):
-        commands.add_parser("forecast", help="fit and forecast a learning curve", add_help=False)
+    for name, (module, text) in ELSEWHERE.items():
+        if _has(module):
+            commands.add_parser(name, help=text, add_help=False)
     info = commands.add_parser("info", help="what this installation is and can use")
     info.set_defaults(action=_info)
     return parser

@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 FEWEST = 4  # points below which nothing can be forecast
 FEW = 6  # points below which a warning is due
 SHORT = 1.5  # octaves
+RISE = 0.02  # of log y, below which a rise is not spoken of
 _FAR = 40.0  # octaves beyond the data at which a curve has reached what it tends to
 
 
@@ -58,10 +59,12 @@ def diagnose(fit: CurveFit) -> tuple[tuple[str, ...], bool]:
     if fit.span < SHORT:
         codes.append("SHORT_SPAN")
     if n >= FEWEST:
-        rising, descent = _rises(fit.log_x, fit.log_y)
-        if rising:
+        grain = 0.29 * fit.curve.resolution / float(np.median(fit.curve.positive))
+        level = math.hypot(_local_noise(fit.log_x, fit.log_y), grain)
+        rise, descent = _rises(fit.log_x, fit.log_y, max(RISE, 4 * level))
+        if rise > 0:
             codes.append("RISING")
-            hopeless = True
+            hopeless = rise > 8 * level
         if descent:
             codes.append("DOUBLE_DESCENT")
             hopeless = hopeless or descent == "recent"
@@ -88,7 +91,8 @@ def _local_noise(log_x: Array, log_y: Array) -> float:
     left = (log_x[2:] - log_x[1:-1]) / (log_x[2:] - log_x[:-2])
     off = log_y[1:-1] - left * log_y[:-2] - (1 - left) * log_y[2:]
     off /= np.sqrt(1 + left**2 + (1 - left) ** 2)
-    return 1.4826 * float(np.median(np.abs(off)))
+    # Early on the curve itself bends between neighbours.
+    return 1.4826 * float(np.median(np.abs(off[-max(5, len(off) // 2) :])))
 
 
 def _smooth(log_y: Array) -> Array:
@@ -98,22 +102,27 @@ def _smooth(log_y: Array) -> Array:
     return result
 
 
-def _rises(log_x: Array, log_y: Array) -> tuple[bool, str]:
-    """Whether the error rises at the end, and whether it rose and fell before ("past", "recent")."""
+def _rises(log_x: Array, log_y: Array, least: float) -> tuple[float, str]:
+    """How far the error has risen at the end, and whether it rose and fell before ("past", "recent").
+
+    Rises up to ``least`` do not count.
+    """
     y = _smooth(log_y) if len(log_y) >= 8 else log_y
-    least = max(0.05, 4 * _local_noise(log_x, log_y))
     lowest = np.minimum.accumulate(y)
     above = y - lowest
-    end = float(above[-1]) > least
-    if end or float(above.max()) <= least:
-        return end, ""
+    if float(above.max()) <= least:
+        return 0.0, ""
+    if float(above[-1]) > least:
+        # Still above where it began: rising, unless it has turned down again.
+        turned = float(above.max() - above[-1]) > least
+        return (0.0, "recent") if turned else (float(above[-1]), "")
     # The last rise is over once the curve is below where it began.
     top = int(np.max(np.nonzero(above > least)[0]))
     began = lowest[top]
     after = np.nonzero(y[top:] < began)[0]
     if len(after) == 0 or log_x[-1] - log_x[top + after[0]] < 1.5 * OCTAVE:
-        return False, "recent"
-    return False, "past"
+        return 0.0, "recent"
+    return 0.0, "past"
 
 
 def _break(fit: CurveFit) -> float | None:

@@ -139,7 +139,7 @@ def _data_curves(
                 end = _ahead(axes, curve, forecasts[curve.learner.name], style, summary)
                 if end is not None:
                     ahead, labels[-1] = True, end
-        _m_axis(axes, summary)
+        _m_axis(axes, summary, end=max(label[0] for label in labels))
         _error_axis(axes, summary)
         _end_labels(axes, labels)
     first, last = summary.sizes[0], summary.sizes[-1]
@@ -494,18 +494,20 @@ def _ahead(
     return m[-1], value[-1], curve.learner.label, style.color
 
 
-def _m_axis(axes: Axes, summary: Summary) -> None:
+def _m_axis(axes: Axes, summary: Summary, end: float = 0.0) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_xscale("log")
-    sizes = list(summary.sizes)
+    sizes: list[float] = list(summary.sizes)
+    if end > sizes[-1]:
+        sizes.append(end)
     # A label needs room: keep every size that is far enough from the one kept before, from the top.
-    kept: list[int] = []
+    kept: list[float] = []
     reach = np.log(sizes[-1] / sizes[0]) / 6.5
     for m in reversed(sizes):
         if not kept or np.log(kept[-1] / m) >= reach:
             kept.append(m)
-    axes.xaxis.set_major_locator(FixedLocator([float(m) for m in kept]))
+    axes.xaxis.set_major_locator(FixedLocator(kept))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("labelled examples (m)")
@@ -584,7 +586,7 @@ def _point_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
     frame = axes.get_window_extent()
     middle = (frame.x0 + frame.x1) / 2
     for (x, y, text, color), (px, py) in zip(labels, points, strict=True):
-        wide, high = 5.2 * len(text) * scale, 10 * scale
+        wide, high = _width(text) * scale, 10 * scale
         choices = [
             (offset, left)
             for offset in (0, 11, -11, 22, -22, 33, -33, 44, -44, 55, -55)
@@ -594,7 +596,7 @@ def _point_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
             start = px - wide - 7 * scale if left else px + 7 * scale
             low = py + offset * scale - high / 2
             box = (start, low, start + wide, low + high)
-            inside = frame.x0 <= start and start + wide <= frame.x1 + 20 * scale
+            inside = frame.x0 <= start and start + wide <= frame.x1
             if inside and not any(_overlap(box, other) for other in taken):
                 break
         taken.append(box)
@@ -608,6 +610,13 @@ def _point_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
             ha="right" if left else "left",
             annotation_clip=False,
         ).set_in_layout(False)
+
+
+def _width(text: str) -> float:
+    """Points that a label is wide; the page's own font is narrower than this one."""
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), text, size=9).get_extents().width)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:

@@ -587,7 +587,9 @@ class CurveFit:
             relative = self.curve.se[: origin.count] / self.curve.positive[: origin.count]
             level = max(level, 0.5 * float(np.median(relative)))
         # A rounded value says no more than its last digit.
-        level = math.hypot(level, 0.29 * self.curve.resolution / self.curve.positive[origin.count - 1])
+        level = math.hypot(
+            level, 0.29 * self.curve.resolution / self.curve.positive[origin.count - 1]
+        )
         parts = np.column_stack(
             [
                 np.full(len(log_x), level),

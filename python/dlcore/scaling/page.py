@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dlcore.scaling import figures
 from dlcore.scaling.learners import ACTIVATIONS, LEARNING_RATES, TRAINING
 from dlcore.scaling.outlook import FACTORS, Exchange, Outlook
@@ -21,13 +23,13 @@ if TYPE_CHECKING:
     from dlcore.scaling.report import Findings
     from dlcore.scaling.study import Study
 
-# What a run may note, in words; the codes are what study.json and the store hold.
+# What a run may note, in words; the codes are what the JSON file and the store hold.
 NOTES = {
-    "at_grid_edge": "the chosen {setting} is the smallest or largest of those tried",
-    "at_epoch_limit": "a try with the chosen learning rate still improved at its longest length",
-    "not_converged": "the solver stopped at its limit of iterations",
-    "class_missing": "the subset lacks a class, so it could not be predicted",
-    "one_class": "the subset has one class only, which is then always predicted",
+    "not_converged": "The solver stopped at its limit of iterations",
+    "at_epoch_limit": "A try with the chosen learning rate still improved at its longest length",
+    "at_grid_edge": "The chosen setting is mostly the smallest or largest of those tried",
+    "class_missing": "The subset lacks a class, which could not be predicted then",
+    "one_class": "The subset has one class only, which is then always predicted",
 }
 
 
@@ -81,8 +83,8 @@ def _body(findings: Findings) -> str:
         f"{_unfinished(findings)}{_cards(findings)}"
         f"<section class='figures' aria-label='Figures'>{shapes}</section>\n"
         f"{_error_table(summary, advice)}{_forecast_table(summary, findings.forecasts)}"
-        f"{_learner_table(summary)}{_notes(study, summary)}{_method(study, summary, advice)}"
-        "</main>\n"
+        f"{_learner_table(summary)}{_health_table(summary)}{_notes(study, summary)}"
+        f"{_method(study, summary, advice)}</main>\n"
     )
 
 
@@ -172,10 +174,11 @@ def _forecast_card(summary: Summary, forecast: Outlook) -> tuple[str, str, str]:
     what = f"More data: {point.m:,}"
     if point.span is None:
         return what, "No forecast", "; ".join(forecast.reasons) or "the data do not tell"
-    value, low, high = map(summary.amount, point.span)
+    value, (low, high) = summary.amount(point.span[0]), map(summary.number, point.span[1:])
     held = f"such intervals held {100 * forecast.coverage:.0f} % of the curves they were checked on"
     label = summary.learners[forecast.learner].label
-    return what, f"{value} forecast", f"{label}; 90 % interval {low} to {high} ({held})"
+    unit = " %" if summary.metric.percent else ""
+    return what, f"{value} forecast", f"{label}; 90 % interval {low} to {high}{unit} ({held})"
 
 
 def _exchange_card(found: Exchange) -> tuple[str, str, str]:
@@ -199,6 +202,7 @@ def _exchange_card(found: Exchange) -> tuple[str, str, str]:
 def _forecast_table(summary: Summary, forecasts: Mapping[str, Outlook]) -> str:
     if not forecasts:
         return ""
+    unit = " %" if summary.metric.percent else ""
     head = ["learner", *(f"m x {factor}" for factor in FACTORS), "what makes it doubtful"]
     rows = []
     for name, forecast in forecasts.items():
@@ -207,13 +211,14 @@ def _forecast_table(summary: Summary, forecasts: Mapping[str, Outlook]) -> str:
             if point.span is None:
                 cells.append("undetermined")
             else:
-                value, low, high = map(summary.amount, point.span)
-                cells.append(f"{value} ({low} to {high}) at {point.m:,}")
+                value, low, high = map(summary.number, point.span)
+                cells.append(f"{value}{unit} ({low} to {high}) at {point.m:,}")
         rows.append(([*cells, "; ".join(forecast.reasons) or "\N{EM DASH}"], ""))
     held = 100 * next(iter(forecasts.values())).coverage
     text = (
-        f"Forecasts with 90 % intervals; such intervals held {held:.0f} % of the later points of "
-        "curves that had no part in their calibration. Where a number would mislead there is none."
+        "Forecasts of the error on the same held-out examples, with 90 % intervals; such "
+        f"intervals held {held:.0f} % of the later points of curves that had no part in their "
+        "calibration. Where a number would mislead there is none."
     )
     return _table("What more data would bring", text, head, rows, wrap=True)
 
@@ -287,6 +292,51 @@ def _learner_table(summary: Summary) -> str:
     return _table("Settings and cost", text, head, rows)
 
 
+def _health_table(summary: Summary) -> str:
+    top = summary.top()
+    rows = []
+    for name, m in top.items():
+        layers = [r.facts.get("layers") for r in summary.results[name, m].values()]
+        seen = [found for found in layers if found]
+        if not seen:
+            continue
+        ratios = [
+            found[0]["gradient_norm"] / found[-1]["gradient_norm"]
+            for found in seen
+            if found[0]["gradient_norm"] and found[-1]["gradient_norm"]
+        ]
+        rows.append(
+            (
+                [
+                    summary.learners[name].label,
+                    f"{np.median(ratios):.2g}" if ratios else "\N{EM DASH}",
+                    _share(seen, "dead"),
+                    _share(seen, "saturated"),
+                ],
+                "",
+            )
+        )
+    if not rows:
+        return ""
+    head = ["network", "gradient, first layer / last", "dead units", "saturated units"]
+    text = (
+        "Each network at its largest m, medians over seeds: norm of the first layer's gradient over "
+        "the last's in the first epoch (far below 1, gradients vanish on their way); hidden units "
+        "that never answer, or answer at the end of their range, in the last."
+    )
+    return _table("Gradient health", text, head, rows)
+
+
+def _share(seen: Sequence[Sequence[Mapping[str, float | None]]], measure: str) -> str:
+    """Median over seeds of the worst layer's share."""
+    shares = [
+        max(values)
+        for layers in seen
+        if (values := [v for layer in layers if (v := layer[measure]) is not None])
+    ]
+    return f"{100 * np.median(shares):.2g} %" if shares else "\N{EM DASH}"
+
+
 def _engineering(value: float) -> str:
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
@@ -317,30 +367,35 @@ def _table(
     return "".join(out)
 
 
+def _noted(summary: Summary, name: str, code: str) -> str:
+    """In how many runs of a learner, and at which m, something was noted."""
+    cells = {m: found for (k, m), found in sorted(summary.results.items()) if k == name}
+    runs = sum(len(found) for found in cells.values())
+    where = {
+        m: sum(code in result.facts["notes"] for result in found.values())
+        for m, found in cells.items()
+    }
+    count = sum(where.values())
+    # A choice at the grid's edge now and then is chance; most of the time it is the grid.
+    if not count or (code == "at_grid_edge" and count <= runs / 2):
+        return ""
+    at = [f"{m:,}" for m, found in where.items() if found]
+    place = "" if len(at) == len(where) else f", m = {', '.join(at)}"
+    return f"{summary.learners[name].label} ({count} of {runs} runs{place})"
+
+
 def _notes(study: Study, summary: Summary) -> str:
     lines = [*summary.data.notes]
-    for name, learner in summary.learners.items():
-        cells = {m: cell for (k, m), cell in summary.results.items() if k == name}
-        runs = sum(len(cell) for cell in cells.values())
+    for learner in summary.learners.values():
         if learner.limit is not None and any(m > learner.limit for m in study.m):
             lines.append(
                 f"{learner.label} is run up to m = {learner.limit:,} only, because its cost grows "
                 "faster than m."
             )
-        for code, words in NOTES.items():
-            where = {
-                m: sum(code in result.facts["notes"] for result in cell.values())
-                for m, cell in cells.items()
-            }
-            count = sum(where.values())
-            # A choice at the grid's edge now and then is chance; most of the time it is the grid.
-            if not count or (code == "at_grid_edge" and count <= runs / 2):
-                continue
-            at = ", ".join(f"{m:,}" for m, c in where.items() if c)
-            lines.append(
-                f"{learner.label}, {count} of {runs} runs (m = {at}): "
-                f"{words.format(setting=learner.setting)}."
-            )
+    for code, words in NOTES.items():
+        noted = [text for name in summary.learners if (text := _noted(summary, name, code))]
+        if noted:
+            lines.append(f"{words}: {'; '.join(noted)}.")
     if study.outcome is not None:
         lines += [f"Failed: {text}." for text in study.outcome.failed]
     if len(study.seeds) == 1:
@@ -428,8 +483,8 @@ color:var(--ink);background:var(--paper);font:1rem/1.5 var(--font);}}
 {inner}.answer{{margin:0 0 1.2rem;padding-left:.9rem;border-left:.25rem solid var(--accent);
 font-size:1.15rem;max-width:56rem;overflow-wrap:anywhere;}}
 {inner}.notice{{padding:.6rem .9rem;border:1px solid var(--series-1);border-radius:.4rem;}}
-{inner}.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(13rem,1fr));gap:.8rem;
-margin:0 0 1.6rem;}}
+{inner}.cards{{display:grid;gap:.8rem;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));margin:0 0 1.6rem;}}
 {inner}.card{{background:var(--card);border-radius:.5rem;padding:.8rem .9rem;break-inside:avoid;}}
 {inner}.card p{{margin:0;overflow-wrap:anywhere;}}
 {inner}.what,{inner}.detail{{color:var(--quiet);font-size:.88rem;}}

@@ -231,6 +231,7 @@ class _Plan:
                 "metrics": self._all_metrics(y, prediction),
                 "validated_labels": int(sum(len(part[1]) for part in self.parts)),
                 "parameters": trained.parameters,
+                "layers": list(trained.layers),
                 "flops": trained.flops,
                 "train_seconds": trained.seconds,
                 "seconds": self._seconds,

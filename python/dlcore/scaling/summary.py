@@ -444,7 +444,13 @@ class Summary:
 
     def amount(self, value: float) -> str:
         """A value of the metric as text."""
-        return f"{100 * value:.3g} %" if self.metric.percent else f"{value:.3g}"
+        return f"{self.number(value)} %" if self.metric.percent else self.number(value)
+
+    def number(self, value: float) -> str:
+        """A value of the metric without its unit, in percent where it is a share."""
+        if not self.metric.percent:
+            return f"{value:.3g}"
+        return f"{100 * value:.1f}" if value >= 0.0995 else f"{100 * value:.2f}"
 
     def change(self, value: float) -> str:
         """A difference of two values of the metric as text, without its sign."""

@@ -100,6 +100,9 @@ class Trained:
         Codes of :data:`dlcore.scaling.page.NOTES`.
     seconds : float
         Of the training alone.
+    layers : tuple of dict
+        Health of each dense layer of a network that was not validated on: the norm of its gradient
+        in the first epoch; the shares of dead and of saturated units after it in the last one.
     """
 
     predict: Any
@@ -109,6 +112,7 @@ class Trained:
     parameters: int | None = None
     flops: int | None = None
     diverged: bool = False
+    layers: tuple[dict[str, Any], ...] = ()
     network: dlcore.Network | None = None
     preprocessing: Preprocessing | None = None
 
@@ -235,6 +239,7 @@ def _fit_fleet(
         class_weight="balanced" if balanced else None,
         early_stopping=stoppings,
         input_scale=scale,
+        statistics=[job.validation is None for job in jobs],
         progress=lambda done, count: work.check_stop(),
     )
     return [_trained(*parts) for parts in zip(jobs, fitted, networks, histories, strict=True)]
@@ -266,9 +271,20 @@ def _trained(
         network.parameter_count,
         3 * network.flops_per_example * len(job.rows) * history.epochs,
         history.stopped == "diverged",
+        tuple(_health(name, measures) for name, measures in history.layers.items()),
         network,
         preprocessing,
     )
+
+
+def _health(name: str, measures: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    found = {
+        "gradient_norm": measures["gradient_norm"][0],
+        "dead": measures["dead"][-1],
+        "saturated": measures["saturated"][-1],
+        "update_ratio": measures["update_ratio"][-1],
+    }
+    return {"layer": name, **{k: v if np.isfinite(v) else None for k, v in found.items()}}
 
 
 def _epochs(m: int) -> tuple[int, int]:
