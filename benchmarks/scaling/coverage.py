@@ -27,7 +27,7 @@ def main() -> None:
     jobs = [(family, seed) for family in simulated.HELD_OUT for seed in range(FIRST, FIRST + count)]
 
     def run(job: tuple[str, int]) -> tuple[object, ...]:
-        case, truth, gain = simulated.draw(*job)
+        case, _truth, gain = simulated.draw(*job)
         found = scaling.fit(scaling.LearningCurve(case.x, case.y), threads=1)
         shown = found.predict(case.x_after)
         held = np.mean((case.y_after >= shown.low) & (case.y_after <= shown.high))

@@ -3,7 +3,8 @@
 Chinchilla, Kaplan, Rosenfeld, quanta and double descent; runs on a grid of examples and sizes with 2 %
 noise and 3 seeds. The question is asked at a random cell of the upper half of the grid; prices make
 twice the data cost about as much as twice the size. The truth is the sign of the true marginal gains
-per cost, or "at_floor" where twice of both gains less than 2 %.
+per cost, or "at_floor" where twice of both gains less than 2 %. The plateau test runs on every size's
+curve over the data.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from common import Array, binomial_interval, heading
+from common import Array, Checks, binomial_interval, heading
 
 from dlcore import scaling
 
@@ -84,31 +85,38 @@ def truth(surface: Surface, t: float, s: float, prices: float) -> tuple[str, flo
     return better, float(remaining)
 
 
+def runs(r: Generator, surface: Surface) -> tuple[Array, Array, Array]:
+    """log m, log N and the noisy losses of three seeds."""
+    t, s = np.meshgrid(np.linspace(0, 7, 8), np.linspace(0, 6, 5), indexing="ij")
+    t, s = np.tile(t.ravel(), 3), np.tile(s.ravel(), 3)
+    return t, s, surface(t, s) * np.exp(r.normal(0, 0.02, len(t)))
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--worlds", type=int, default=40, help="of each kind")
-    options.add_argument("--form", default="chinchilla")
-    count = options.parse_args().worlds
-    form = options.parse_args().form
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", type=int, default=60, help="of each kind")
+    parser.add_argument("--form", default="chinchilla")
+    options = parser.parse_args()
+    count = options.worlds
+    checks = Checks()
     heading("advice")
     total, given, right = 0, 0, 0
+    alarms, falling, near_alarms, near = 0, 0, 0, 0
+    threshold = -np.log1p(-0.02)
     for name, make in WORLDS.items():
         tally = {"right": 0, "wrong": 0, "undecided": 0}
         for seed in range(count):
             r = np.random.default_rng([seed, len(name)])
             surface = make(r)
-            t, s = np.meshgrid(np.linspace(0, 7, 8), np.linspace(0, 6, 5), indexing="ij")
-            t, s = t.ravel(), s.ravel()
-            noise = r.normal(0, 0.02, (3, len(t)))
-            losses = surface(t, s) * np.exp(noise)
-            m, size = 200 * np.exp(np.tile(t, 3)), 1000 * np.exp(np.tile(s, 3))
-            fitted = scaling.fit_surface(scaling.LossSurface(size, m, losses.ravel()), form)
-            i, j = int(r.integers(4, 8)), int(r.integers(2, 5))
-            at_t, at_s = np.linspace(0, 7, 8)[i], np.linspace(0, 6, 5)[j]
+            t, s, losses = runs(r, surface)
+            fitted = scaling.fit_surface(
+                scaling.LossSurface(1000 * np.exp(s), 200 * np.exp(t), losses), options.form
+            )
+            at_t = np.linspace(0, 7, 8)[int(r.integers(4, 8))]
+            at_s = np.linspace(0, 6, 5)[int(r.integers(2, 5))]
             prices = r.normal(0, 0.7)
             here_m, here_n = 200 * np.exp(at_t), 1000 * np.exp(at_s)
-            cost_example = np.exp(-prices) / here_m
-            advice = fitted.advise(here_m, here_n, cost_example, 1 / here_n)
+            advice = fitted.advise(here_m, here_n, np.exp(-prices) / here_m, 1 / here_n)
             better, remaining = truth(surface, at_t, at_s, prices)
             if advice == "undecided":
                 tally["undecided"] += 1
@@ -116,13 +124,31 @@ def main() -> None:
                 tally["right" if remaining < 0.02 else "wrong"] += 1
             else:
                 tally["right" if advice == better else "wrong"] += 1
+            for size in np.unique(s)[:: 2 if seed % 2 else 4]:
+                chosen = s == size
+                curve = scaling.LearningCurve(200 * np.exp(t[chosen]), losses[chosen])
+                ends = surface(np.array([7 - np.log(2), 7.0]), np.array([size, size]))
+                fall = float(np.log(ends[0] / ends[1]))
+                if fall < threshold:
+                    continue
+                alarm = scaling.fit(curve).plateau(0.02, 2, 0.05).flat is True
+                falling, alarms = falling + 1, alarms + alarm
+                if fall < 2 * threshold:
+                    near, near_alarms = near + 1, near_alarms + alarm
         answers = tally["right"] + tally["wrong"]
         total, given, right = total + count, given + answers, right + tally["right"]
         print(f"{name:16s} {tally}  right when given {tally['right'] / max(answers, 1):.3f}")
     low, high = binomial_interval(right / given, given)
-    print(
-        f"all: given {given / total:.3f}, right when given {right / given:.3f} ({low:.3f} to {high:.3f})"
-    )
+    print(f"right when given {right / given:.3f} ({low:.3f} to {high:.3f}) of {given} answers to {total}")
+    checks.row("wrong when given", 1 - right / given, 0.1, 0, "at most")
+    checks.row("not given", 1 - given / total, 0.3, 0, "at most")
+    heading("plateau, 2 % per doubling at level 0.05: falling curves called flat")
+    for title, found, whole in (("all", alarms, falling), ("falling by 2 to 4 %", near_alarms, near)):
+        low, high = binomial_interval(found / whole, whole)
+        print(f"{title}: {found} of {whole} ({low:.3f} to {high:.3f})")
+        checks.row(f"false alarms, {title}", found / whole, 0.05, 0, "at most")
+    print(f"\n{checks.failed} missed")
+    raise SystemExit(checks.failed > 0)
 
 
 if __name__ == "__main__":

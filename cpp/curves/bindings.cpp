@@ -123,9 +123,8 @@ py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::str
       std::copy(theta0 + s * p, theta0 + (s + 1) * p, theta_out + out * p);
       model.enter(theta_out + out * p);
       if (far) model.approach(worker.w.data(), theta_out + out * p);
-      const Descent descent =
-          worker.minimizer.minimize(model, worker.w.data(), far, 1e-13, max_iterations,
-                                    theta_out + out * p);
+      const Descent descent = worker.minimizer.minimize(model, worker.w.data(), far, 1e-13,
+                                                        max_iterations, theta_out + out * p);
       model.leave(theta_out + out * p);
       objective_out[out] = descent.objective;
       iterations_out[out] = descent.iterations;
@@ -191,10 +190,10 @@ py::tuple fit_curves(const std::vector<std::string>& names, const std::string& l
     // The slowest forms come last in the list; threads that start with them even out better.
     const Index row = rows - 1 - task / problems, problem = task % problems;
     const Index first = offset[problem], out = row * problems + problem;
-    const Descent best = fit_curve(
-        *wanted[row], minimizers[worker], offset[problem + 1] - first, x + first, y + first,
-        k + first, w + first, starts, warmed ? start + out * kMaxParameters : nullptr,
-        max_iterations, theta_out + out * kMaxParameters);
+    const Descent best = fit_curve(*wanted[row], minimizers[worker], offset[problem + 1] - first,
+                                   x + first, y + first, k + first, w + first, starts,
+                                   warmed ? start + out * kMaxParameters : nullptr, max_iterations,
+                                   theta_out + out * kMaxParameters);
     objective_out[out] = best.objective;
     iterations_out[out] = best.iterations;
     converged_out[out] = best.converged;
@@ -244,7 +243,8 @@ py::dict form_sizes() {
 
 void bind_curves(py::module_& module) {
   using namespace dlcore::curves;
-  py::module_ curves = module.def_submodule("curves", "Curve forms, surfaces and their robust fits.");
+  py::module_ curves =
+      module.def_submodule("curves", "Curve forms, surfaces and their robust fits.");
   curves.def("fit_surface", &fit_surface, py::arg("form"), py::arg("in_logs"), py::arg("loss"),
              py::arg("delta"), py::arg("log_parameters"), py::arg("log_examples"),
              py::arg("loss_values"), py::arg("weights"), py::arg("starts"), py::arg("far"),

@@ -4,8 +4,8 @@
 
 namespace dlcore::curves {
 
-/// A number with its exact first and second derivatives over P parameters, so that a form is written
-/// once, as in the paper.
+/// A number with its exact first and second derivatives over P parameters, so that a form is
+/// written once, as in the paper.
 template <int P>
 struct Dual {
   static constexpr int kPairs = P * (P + 1) / 2;
@@ -29,7 +29,8 @@ Dual<P> chain(const Dual<P>& a, double value, double slope, double bend) {
   for (int j = 0, pair = 0; j < P; ++j) {
     r.first[j] = slope * a.first[j];
     const double bent = bend * a.first[j];
-    for (int k = 0; k <= j; ++k, ++pair) r.second[pair] = slope * a.second[pair] + bent * a.first[k];
+    for (int k = 0; k <= j; ++k, ++pair)
+      r.second[pair] = slope * a.second[pair] + bent * a.first[k];
   }
   return r;
 }

@@ -188,7 +188,8 @@ class M4 final : public FormOf<M4, 5> {
   }
   std::vector<std::vector<double>> grid(const Scope& s) const override {
     // The third is a place along x here; basis() makes it the offset b = c * place.
-    return {{}, {}, places(s, {-0.5, 0.0, 0.35, 0.7, 1.0}), {0.06, 0.2, 0.5, 1.0, 2.0}, {-1.4, 1.2}};
+    return {
+        {}, {}, places(s, {-0.5, 0.0, 0.35, 0.7, 1.0}), {0.06, 0.2, 0.5, 1.0, 2.0}, {-1.4, 1.2}};
   }
   double basis(const double* p, double t) const override {
     const double at[5] = {0.0, 0.0, p[2] * p[3], p[3], p[4]};
@@ -273,7 +274,9 @@ class Wbl4 final : public FormOf<Wbl4, 4> {
     return {{level(s), level(s), {-wide, wide, 2.0}, {0.01, kSteepest, 2.0 / span(s)}}};
   }
   std::vector<std::vector<double>> grid(const Scope& s) const override {
-    return {{}, {}, places(s, {-0.8, -0.4, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0}),
+    return {{},
+            {},
+            places(s, {-0.8, -0.4, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0}),
             {0.06, 0.13, 0.25, 0.45, 0.8, 1.4}};
   }
   double basis(const double* p, double t) const override {
@@ -310,8 +313,12 @@ class Bnsl final : public FormOf<Bnsl, 6> {
              {-5.0, 1.6, 1.0}}};
   }
   std::vector<std::vector<double>> grid(const Scope& s) const override {
-    return {{}, {}, {0.0, 0.06, 0.2, 0.6}, {-0.6, -0.15, 0.15, 0.5, 1.5, 5.0},
-            places(s, {0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1}), {-3.0, -1.2, 0.3}};
+    return {{},
+            {},
+            {0.0, 0.06, 0.2, 0.6},
+            {-0.6, -0.15, 0.15, 0.5, 1.5, 5.0},
+            places(s, {0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1}),
+            {-3.0, -1.2, 0.3}};
   }
   // A late break leaves the curve before it as it is: what is left to find is the break.
   const Form* simpler() const override;
@@ -417,8 +424,8 @@ Index CurveModel::starts(const double* weight, Index count, const double* simple
     for (std::size_t j = 0; j < grid.size(); ++j) {
       if (!grid[j].empty()) x[j] = grid[j][at[j]];
     }
-    // Weighted least squares of y = constant + slope phi, relative to y unless in logs. Measured from
-    // the means, so that a nearly constant phi does no harm.
+    // Weighted least squares of y = constant + slope phi, relative to y unless in logs. Measured
+    // from the means, so that a nearly constant phi does no harm.
     double total = 0.0, mean_phi = 0.0, mean_y = 0.0;
     double phi[kSeen], y[kSeen], w[kSeen];
     Index used = 0;
@@ -448,8 +455,8 @@ Index CurveModel::starts(const double* weight, Index count, const double* simple
         const double about_zero = spread + total * mean_phi * mean_phi;
         slope = (product + total * mean_phi * mean_y) / about_zero;
         constant = tiny * mean_y;
-        candidate.value = square + total * mean_y * mean_y -
-                          slope * (product + total * mean_phi * mean_y);
+        candidate.value =
+            square + total * mean_y * mean_y - slope * (product + total * mean_phi * mean_y);
       }
       if (!(slope > 0.0)) {  // does not fall: all floor
         slope = 1e-6 * mean_y / std::max(mean_phi, 1e-300);
@@ -528,7 +535,8 @@ Descent fit_curve(const Form& form, Minimizer& minimizer, Index n, const double*
     }
   }
   // Only the best start is worth following to the end.
-  const Descent last = minimizer.minimize(model, weight, false, kFinish, 12 * max_iterations, theta);
+  const Descent last =
+      minimizer.minimize(model, weight, false, kFinish, 12 * max_iterations, theta);
   best.objective = std::min(best.objective, last.objective);
   best.converged = last.converged;
   best.iterations = iterations + last.iterations;

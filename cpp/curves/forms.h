@@ -42,8 +42,9 @@ class Form {
     (void)simpler_theta, (void)grid;
   }
 
-  /// How the remaining two parameters enter at fixed others: y = e^theta[i] + e^theta[j] phi, or, for
-  /// `in_logs`, log y = theta[i] + theta[j] phi. Gives phi; sets theta from the two coefficients.
+  /// How the remaining two parameters enter at fixed others: y = e^theta[i] + e^theta[j] phi, or,
+  /// for `in_logs`, log y = theta[i] + theta[j] phi. Gives phi; sets theta from the two
+  /// coefficients.
   virtual bool in_logs() const = 0;
   virtual double basis(const double* theta, double t) const = 0;
   virtual void set_coefficients(double constant, double slope, double* theta) const = 0;

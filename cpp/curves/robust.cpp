@@ -54,9 +54,9 @@ double Minimizer::objective(const double* weight, const double* residual, double
   return std::isfinite(sum) ? sum : kInfinity;
 }
 
-/// Minimises sum_i w_i loss(r_i + J_i d) + d' (S + damping) d / 2 over the free entries of d, where S
-/// is curvature_; the fixed entries stay as given. Leaves r + J d in shifted_ and returns the value
-/// reached, without damping.
+/// Minimises sum_i w_i loss(r_i + J_i d) + d' (S + damping) d / 2 over the free entries of d, where
+/// S is curvature_; the fixed entries stay as given. Leaves r + J d in shifted_ and returns the
+/// value reached, without damping.
 double Minimizer::solve_step(const double* weight, double delta, const double* damping,
                              const bool* fixed, double* step) {
   const Index n = n_, p = p_;
@@ -262,7 +262,8 @@ Descent Minimizer::descend(Model& model, const double* weight, double delta, dou
       model.linearize(trial, trial_residual_.data(), trial_jacobian_.data());
       ++result.iterations;
       const double next = objective(weight, trial_residual_.data(), delta);
-      const double ratio = predicted > 0.0 ? (value - next) / predicted : (next < value ? 0.5 : -1.0);
+      const double ratio =
+          predicted > 0.0 ? (value - next) / predicted : (next < value ? 0.5 : -1.0);
       if (next < value) {
         accepted = true;
         small_steps = value - next <= tolerance * value ? small_steps + 1 : 0;

@@ -52,10 +52,10 @@ class Minimizer {
  public:
   Minimizer(Loss loss, double delta) : loss_(loss), delta_(delta) {}
 
-  /// Improves theta[p] in place. `far`: theta may be anywhere, so squares come first and the loss is
-  /// sharpened on the way; a descent that starts next to its minimum is quicker without. Ends after
-  /// three steps in a row that gain less than the share `tolerance`, or after `max_iterations`
-  /// evaluations of the model.
+  /// Improves theta[p] in place. `far`: theta may be anywhere, so squares come first and the loss
+  /// is sharpened on the way; a descent that starts next to its minimum is quicker without. Ends
+  /// after three steps in a row that gain less than the share `tolerance`, or after
+  /// `max_iterations` evaluations of the model.
   Descent minimize(Model& model, const double* weight, bool far, double tolerance,
                    int max_iterations, double* theta);
 

@@ -109,12 +109,12 @@ void SurfaceModel::linearize(const double* theta, double* residual, double* jaco
 }
 
 void SurfaceModel::curvature(const double* weight, double* hessian) {
-  // With v = log u = log sum_k exp(z_k): v'' = sum_k share_k z_k' z_k'^T - v' v'^T. A function g of v
-  // (and of the ceiling c) adds g_v v'' + g_vv v' v'^T.
+  // With v = log u = log sum_k exp(z_k): v'' = sum_k share_k z_k' z_k'^T - v' v'^T. A function g of
+  // v (and of the ceiling c) adds g_v v'' + g_vv v' v'^T.
   const Index p = parameters();
   std::fill(hessian, hessian + p * p, 0.0);
-  double own[9] = {};        // sums over share_k z_k' z_k'^T
-  double outer[5][5] = {};   // sums over v' v'^T
+  double own[9] = {};       // sums over share_k z_k' z_k'^T
+  double outer[5][5] = {};  // sums over v' v'^T
   double mixed[5] = {}, ceiling = 0.0;
   for (Index i = 0; i < n_; ++i) {
     const double x = log_parameters_[i], y = log_examples_[i];
@@ -160,10 +160,10 @@ void SurfaceModel::curvature(const double* weight, double* hessian) {
 
 /// Least squares over the coefficients at fixed exponents.
 struct SurfaceModel::Projection {
-  double value = 0.0;            // half the sum of squares
-  double coefficient[3] = {};    // of N^-alpha, D^-beta, 1; none below zero
-  double gradient[2] = {};       // of value over (alpha, beta)
-  double hessian[3] = {};        // its Gauss-Newton form: (alpha, alpha), (alpha, beta), (beta, beta)
+  double value = 0.0;          // half the sum of squares
+  double coefficient[3] = {};  // of N^-alpha, D^-beta, 1; none below zero
+  double gradient[2] = {};     // of value over (alpha, beta)
+  double hessian[3] = {};      // its Gauss-Newton form: (alpha, alpha), (alpha, beta), (beta, beta)
 };
 
 SurfaceModel::Projection SurfaceModel::project(const double* weight, double alpha,
@@ -253,14 +253,16 @@ void SurfaceModel::approach(const double* weight, double* theta) const {
     const double a = at.hessian[0] * (1.0 + lambda) + 1e-300, b = at.hessian[1],
                  c = at.hessian[2] * (1.0 + lambda) + 1e-300;
     const double determinant = a * c - b * b;
-    const double down_a = determinant > 0.0 ? -(c * at.gradient[0] - b * at.gradient[1]) / determinant
-                                            : -at.gradient[0] / a;
-    const double down_b = determinant > 0.0 ? -(a * at.gradient[1] - b * at.gradient[0]) / determinant
-                                            : -at.gradient[1] / c;
-    const double next_alpha =
-        std::min(std::max(alpha + std::min(std::max(down_a, -reach_[3]), reach_[3]), 0.0), upper_[3]);
-    const double next_beta =
-        std::min(std::max(beta + std::min(std::max(down_b, -reach_[4]), reach_[4]), 0.0), upper_[4]);
+    const double down_a = determinant > 0.0
+                              ? -(c * at.gradient[0] - b * at.gradient[1]) / determinant
+                              : -at.gradient[0] / a;
+    const double down_b = determinant > 0.0
+                              ? -(a * at.gradient[1] - b * at.gradient[0]) / determinant
+                              : -at.gradient[1] / c;
+    const double next_alpha = std::min(
+        std::max(alpha + std::min(std::max(down_a, -reach_[3]), reach_[3]), 0.0), upper_[3]);
+    const double next_beta = std::min(
+        std::max(beta + std::min(std::max(down_b, -reach_[4]), reach_[4]), 0.0), upper_[4]);
     const Projection next = project(weight, next_alpha, next_beta);
     if (next.value < at.value) {
       slow = at.value - next.value < 1e-2 * at.value ? slow + 1 : 0;
