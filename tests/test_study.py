@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -99,7 +100,12 @@ def test_the_same_numbers_wherever_runs_are_made(digits, executor):
     if executor == "one thread":
         study.run(workers=1)
     else:
-        pool = ThreadPoolExecutor(2) if executor == "two threads" else ProcessPoolExecutor(2)
+        spawn = multiprocessing.get_context("spawn")
+        pool = (
+            ThreadPoolExecutor(2)
+            if executor == "two threads"
+            else ProcessPoolExecutor(2, mp_context=spawn)
+        )
         with pool:
             assert study.run(pool).made == 8
     for key, (score, contributions, value) in results_of(study).items():

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <regex>
@@ -75,7 +76,9 @@ struct Options {
 
 Options parse(int count, char** arguments) {
   Options options;
-  for (int i = 0; i < count; ++i) options.command.append(i > 0 ? " " : "").append(arguments[i]);
+  // Without the folder, which says nothing about the run.
+  options.command = std::filesystem::path(arguments[0]).filename().string();
+  for (int i = 1; i < count; ++i) options.command.append(" ").append(arguments[i]);
   for (int i = 1; i < count; ++i) {
     const std::string name = arguments[i];
     const auto value = [&]() -> std::string {

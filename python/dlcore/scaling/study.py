@@ -242,9 +242,9 @@ class Study:
                     own.shutdown(wait=complete, cancel_futures=True)
             self.store.add(queue.gather(0))
         stopped = "interrupted" if interrupted else queue.stopped
-        left = len(waiting) - queue.made
+        left = len(self.runs) - len(self.store.finished(self.runs))
         self.outcome = Outcome(
-            queue.made,
+            len(waiting) - left,
             len(self.runs) - len(waiting),
             left,
             tuple(queue.failed),
@@ -327,7 +327,6 @@ class _Queue:
         self._deadline = deadline
         self._open = True
         self._pending: dict[Future[list[Result | Failure]], Run] = {}
-        self.made = 0
         self.failed: list[str] = []
         self.stopped = ""
 
@@ -369,7 +368,6 @@ class _Queue:
                     continue
                 place = f"{run.learner}, m = {run.m:,}, seed {run.seed}"
                 self.failed.append(f"{place}: {outcome.message}")
-        self.made += len(results)
         return results
 
     def cancel(self) -> bool:
