@@ -139,11 +139,16 @@ def main() -> None:
         total, given, right = total + count, given + answers, right + tally["right"]
         print(f"{name:16s} {tally}  right when given {tally['right'] / max(answers, 1):.3f}")
     low, high = binomial_interval(right / given, given)
-    print(f"right when given {right / given:.3f} ({low:.3f} to {high:.3f}) of {given} answers to {total}")
+    print(
+        f"right when given {right / given:.3f} ({low:.3f} to {high:.3f}) of {given} answers to {total}"
+    )
     checks.row("wrong when given", 1 - right / given, 0.1, 0, "at most")
     checks.row("not given", 1 - given / total, 0.3, 0, "at most")
     heading("plateau, 2 % per doubling at level 0.05: falling curves called flat")
-    for title, found, whole in (("all", alarms, falling), ("falling by 2 to 4 %", near_alarms, near)):
+    for title, found, whole in (
+        ("all", alarms, falling),
+        ("falling by 2 to 4 %", near_alarms, near),
+    ):
         low, high = binomial_interval(found / whole, whole)
         print(f"{title}: {found} of {whole} ({low:.3f} to {high:.3f})")
         checks.row(f"false alarms, {title}", found / whole, 0.05, 0, "at most")

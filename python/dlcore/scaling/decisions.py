@@ -702,6 +702,13 @@ def advise(
     least, most = (float(v) for v in np.percentile(remaining, [5, 95]))
     codes = list(fit.warnings)
     agree = len(set(sides)) == 1
+    if fit.misfit():
+        # No smooth law holds here; the runs next to the question must say the same.
+        slopes, covariance = fit.slopes(log_m, log_n)
+        direction = np.array([math.exp(prices), -1.0])
+        better = -float(direction @ slopes)
+        spread = math.sqrt(max(float(direction @ covariance @ direction), 1e-30))
+        agree = agree and (better > 0) == sides[0] and abs(better) > spread
     if not agree:
         codes.append("LOCAL_DISAGREEMENT")
     reach = math.log(16)

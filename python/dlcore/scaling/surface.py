@@ -677,6 +677,55 @@ class SurfaceFit:
             found.append((view, view._refit(weights * focus).vectors))
         return found
 
+    def misfit(self) -> bool:
+        """Whether means of repeated runs lie further off than their spread explains (F test, 0.1 %)."""
+        cells = np.unique(
+            np.column_stack([self.surface.parameters, self.surface.examples]),
+            axis=0,
+            return_inverse=True,
+        )[1].ravel()
+        counts = np.bincount(cells)
+        within = int((counts - 1).sum())
+        between = len(counts) - len(self.vector)
+        if within < 5 or between < 1:
+            return False
+        residuals = self._log_residuals
+        means = np.bincount(cells, residuals) / counts
+        pure = float(((residuals - means[cells]) ** 2).sum()) / within
+        lack = float((counts * means**2).sum()) / between
+        # Wilson and Hilferty's approximation of F's quantile needs no table.
+        a, b = 2 / (9 * between), 2 / (9 * within)
+        ratio = (lack / max(pure, 1e-30)) ** (1 / 3)
+        return ((1 - b) * ratio - (1 - a)) / math.sqrt(b * ratio**2 + a) > 3.09
+
+    def slopes(self, log_examples: float, log_parameters: float) -> tuple[Array, Array]:
+        """Slopes of log loss over (log examples, log parameters) near a point, by a plane.
+
+        Parameters
+        ----------
+        log_examples, log_parameters : float
+
+        Returns
+        -------
+        slopes : array, (2,)
+        covariance : array, (2, 2)
+        """
+        x, y = np.log(self.surface.parameters), np.log(self.surface.examples)
+        away = ((x - log_parameters) / max(0.25 * float(np.ptp(x)), 0.3)) ** 2
+        away += ((y - log_examples) / max(0.25 * float(np.ptp(y)), 0.3)) ** 2
+        weight = np.exp(-0.5 * (away - away.min()))
+        design = np.column_stack([np.ones_like(x), y - log_examples, x - log_parameters])
+        gram = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(3)
+        inverse = np.linalg.inv(gram)
+        log_loss = np.log(self.surface.loss)
+        found = inverse @ (design.T @ (weight * log_loss))
+        residuals = log_loss - design @ found
+        freedom = max(float(weight.sum() ** 2 / (weight**2).sum()) - 3, 1)
+        noise = float(weight @ residuals**2) / float(weight.sum()) * (freedom + 3) / freedom
+        middle = design.T @ (design * (weight**2)[:, None])
+        covariance = noise * inverse @ middle @ inverse
+        return found[1:], covariance[1:, 1:]
+
     # Decisions
 
     def optimal(
