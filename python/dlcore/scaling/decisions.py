@@ -708,7 +708,7 @@ def advise(
         direction = np.array([math.exp(prices), -1.0])
         better = -float(direction @ slopes)
         spread = math.sqrt(max(float(direction @ covariance @ direction), 1e-30))
-        agree = agree and (better > 0) == sides[0] and abs(better) > spread
+        agree = agree and (better > 0) == sides[0] and abs(better) > 1.645 * spread
     if not agree:
         codes.append("LOCAL_DISAGREEMENT")
     reach = math.log(16)

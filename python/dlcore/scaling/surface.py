@@ -696,7 +696,7 @@ class SurfaceFit:
         # Wilson and Hilferty's approximation of F's quantile needs no table.
         a, b = 2 / (9 * between), 2 / (9 * within)
         ratio = (lack / max(pure, 1e-30)) ** (1 / 3)
-        return ((1 - b) * ratio - (1 - a)) / math.sqrt(b * ratio**2 + a) > 3.09
+        return bool(((1 - b) * ratio - (1 - a)) / math.sqrt(b * ratio**2 + a) > 3.09)
 
     def slopes(self, log_examples: float, log_parameters: float) -> tuple[Array, Array]:
         """Slopes of log loss over (log examples, log parameters) near a point, by a plane.
