@@ -87,7 +87,7 @@ def test_kept_network_predicts_new_rows(here, capsys):
 
 
 def test_kept_network_is_the_one_of_the_record(here, capsys):
-    assert cli.main(["study", *QUICK, "--learners", "relu,sigmoid"]) == 0
+    assert cli.main(["study", *QUICK, "--m", "80", "--learners", "relu,sigmoid"]) == 0
     card = json.loads((here / "study-digits/model/model.json").read_text())
     data = load("digits")
     from dlcore.scaling.study import Study
@@ -99,7 +99,7 @@ def test_kept_network_is_the_one_of_the_record(here, capsys):
         sizes=[6],
         learners=["relu", "sigmoid"],
         seeds=2,
-        m=[40, 80],
+        m=[80],
         store=here / "study-digits/study.db",
     )
     x, y = study.work.held_out()

@@ -339,7 +339,7 @@ def test_progress(capsys, monkeypatch):
 
 
 INTERRUPTED = """
-import _thread, threading, time
+import _thread, signal, threading, time
 import numpy as np
 import dlcore
 x = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
@@ -348,6 +348,7 @@ networks = [
     dlcore.Network([dlcore.Dense(256), dlcore.ReLU(), dlcore.Dense(10)], input_shape=(64,), seed=k)
     for k in range(5)
 ]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 sent = []
 def interrupt():
     sent.append(time.perf_counter())

@@ -830,7 +830,7 @@ def test_the_progress_line_moves_on_a_terminal(capsys, monkeypatch):
 
 
 INTERRUPTED = """
-import _thread, threading, time
+import _thread, signal, threading, time
 import numpy as np
 import dlcore
 x = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
@@ -839,6 +839,7 @@ network = dlcore.Network(
     [dlcore.Dense(512), dlcore.ReLU(), dlcore.Dense(512), dlcore.ReLU(), dlcore.Dense(10)],
     input_shape=(64,),
 )
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
 sent = []
 def interrupt():
     sent.append(time.perf_counter())

@@ -90,13 +90,24 @@ def test_versions_and_tuning_are_part_of_a_runs_name(digits, monkeypatch):
     assert before["logistic"] == after["logistic"] and before["relu-8"] != after["relu-8"]
 
 
-@pytest.mark.parametrize("executor", ["one thread", "two threads", "processes"])
-def test_the_same_numbers_wherever_runs_are_made(digits, executor):
+@pytest.fixture(scope="module")
+def alone(digits):
+    """Every run of the tiny study made by itself."""
     study = Study(digits, **TINY, store=":memory:")
-    whole = Work(study.data, study.split, study.metric, study.learners)
-    alone = {r.run.key(): r for run in study.runs for r in execute(whole, [run])}
-    for result in execute(whole, study.runs):  # in one company
-        assert result.contributions.tobytes() == alone[result.run.key()].contributions.tobytes()
+    return {run.key(): execute(study.work, [run])[0] for run in study.runs}
+
+
+def same_as(alone, results) -> bool:
+    return len(results) == len(alone) and all(
+        (score, contributions, value)
+        == (alone[key].score, alone[key].contributions.tobytes(), alone[key].facts["value"])
+        for key, (score, contributions, value) in results.items()
+    )
+
+
+@pytest.mark.parametrize("executor", ["one thread", "two threads", "processes"])
+def test_the_same_numbers_wherever_runs_are_made(digits, alone, executor):
+    study = Study(digits, **TINY, store=":memory:")
     if executor == "one thread":
         study.run(workers=1)
     else:
@@ -108,9 +119,13 @@ def test_the_same_numbers_wherever_runs_are_made(digits, executor):
         )
         with pool:
             assert study.run(pool).made == 8
-    for key, (score, contributions, value) in results_of(study).items():
-        assert score == alone[key].score and value == alone[key].facts["value"]
-        assert contributions == alone[key].contributions.tobytes()
+    assert same_as(alone, results_of(study))
+
+
+def test_the_same_numbers_in_one_company(digits, alone):
+    study = Study(digits, **TINY, store=":memory:")
+    study.store.add(execute(study.work, study.runs))
+    assert same_as(alone, results_of(study))
 
 
 KILLED = [
@@ -124,6 +139,8 @@ def start(folder) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "dlcore.cli", *KILLED, "--out", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # A job in the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -194,20 +194,26 @@ def _network_curves(
 
 
 def _last_steps(summary: Summary, advice: Advice) -> Drawing:
-    steps = [step for step in advice.steps.values() if step.gain.low is not None]
+    # Only learners that took the same step: one that stops at a smaller m took another.
+    step = max(advice.steps.values(), key=lambda step: step.m_to)
+    steps = [
+        other
+        for other in advice.steps.values()
+        if other.gain.low is not None and (other.m_from, other.m_to) == (step.m_from, step.m_to)
+    ]
     factor = 100 if summary.metric.percent else 1
-    words = {"helped": [], "flat": [], "hurt": [], "undecided": []}  # type: dict[str, list[str]]
+    words: dict[str, list[str]] = {v: [] for v in ("helped", "flat", "hurt", "undecided")}
     with _figure("steps", height=0.9 + 0.3 * len(steps)) as (figure, axes):
         margin = factor * advice.margin
         axes.axvspan(-margin, margin, color=FAINT, alpha=0.35, linewidth=0)
         axes.axvline(0, color=INK, linewidth=0.8)
-        for row, step in enumerate(reversed(steps)):
-            words[step.verdict].append(summary.learners[step.learner].label)
-            color = _color(summary.learners[step.learner].family)
-            low, high = step.gain.low, step.gain.high
+        for row, taken in enumerate(reversed(steps)):
+            words[taken.verdict].insert(0, summary.learners[taken.learner].label)
+            color = _color(summary.learners[taken.learner].family)
+            low, high = taken.gain.low, taken.gain.high
             assert low is not None and high is not None
             axes.plot([factor * low, factor * high], [row, row], color=color, linewidth=2)
-            axes.plot([factor * step.gain.value], [row], "o", color=color, markersize=6)
+            axes.plot([factor * taken.gain.value], [row], "o", color=color, markersize=6)
         axes.set_yticks(range(len(steps)))
         axes.set_yticklabels([summary.learners[s.learner].label for s in reversed(steps)])
         axes.tick_params(axis="y", length=0)
@@ -215,7 +221,6 @@ def _last_steps(summary: Summary, advice: Advice) -> Drawing:
         unit = " (points)" if summary.metric.percent else ""
         axes.set_xlabel(f"fall of the {summary.metric.label}{unit}")
         axes.grid(visible=False, axis="y")
-    step = next(iter(advice.steps.values()))
     doubling = abs(step.m_to / step.m_from - 2) < 0.05
     what = "The last doubling" if doubling else "The last step"
     told = [

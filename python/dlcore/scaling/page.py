@@ -139,8 +139,8 @@ def _cards(findings: Findings) -> str:
             "not worth it": "Not worth it",
             "undecided": "Undecided",
         }[advice.network]
-        network = summary.learners[advice.best_network or ""].label
-        other = summary.learners[advice.best_other or ""].label
+        network = summary.label_at_top(advice.best_network or "")
+        other = summary.label_at_top(advice.best_other or "")
         span = summary.span(advice.network_gain)
         cards.append(
             (
@@ -275,8 +275,8 @@ def _learner_table(summary: Summary) -> str:
                     f"{min(epochs)}-{max(epochs)}" if epochs else "\N{EM DASH}",
                     "\N{EM DASH}" if point.parameters is None else f"{point.parameters:,}",
                     "\N{EM DASH}" if point.flops is None else _engineering(point.flops),
-                    f"{point.train_seconds:.2g}",
-                    f"{point.seconds:.2g}",
+                    _short(point.train_seconds),
+                    _short(point.seconds),
                 ],
                 "",
             )
@@ -320,9 +320,9 @@ def _health_table(summary: Summary) -> str:
         return ""
     head = ["network", "gradient, first layer / last", "dead units", "saturated units"]
     text = (
-        "Each network at its largest m, medians over seeds: norm of the first layer's gradient over "
-        "the last's in the first epoch (far below 1, gradients vanish on their way); hidden units "
-        "that never answer, or answer at the end of their range, in the last."
+        "Each network at its largest m, medians over seeds: norm of the first layer's gradient "
+        "over the last's in the first epoch (far below 1, gradients vanish on their way); hidden "
+        "units that never answer, or answer at the end of their range, in the last."
     )
     return _table("Gradient health", text, head, rows)
 
@@ -335,6 +335,10 @@ def _share(seen: Sequence[Sequence[Mapping[str, float | None]]], measure: str) -
         if (values := [v for layer in layers if (v := layer[measure]) is not None])
     ]
     return f"{100 * np.median(shares):.2g} %" if shares else "\N{EM DASH}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 def _engineering(value: float) -> str:

@@ -477,7 +477,7 @@ class Summary:
         }.get(self.metric.name, f"has a {self.metric.label} of {wrong} on the held-out examples")
         parts = [f"With {advice.m:,} labelled examples {label} is best now and {measured}"]
         if advice.ties:
-            tied = [self.learners[name].label for name in advice.ties]
+            tied = [self.label_at_top(name) for name in advice.ties]
             many = f"{len(tied)} other learners"
             parts[0] += f" ({many if len(tied) > 2 else ' and '.join(tied)} cannot be told from it)"
         step = advice.steps.get(advice.best)
@@ -503,10 +503,16 @@ class Summary:
             return f"{what} changed its error by less than {self.change(margin)}"
         return f"whether {what} helped it is undecided ({self.span(step.gain)})"
 
+    def label_at_top(self, name: str) -> str:
+        """A learner's label, with its m where it was not given as much data as others."""
+        top = self.top()
+        label = self.learners[name].label
+        return label if top[name] == max(top.values()) else f"{label} with {top[name]:,} examples"
+
     def _network_clause(self, advice: Advice) -> str:
         gain = advice.network_gain
         assert gain is not None and advice.best_network and advice.best_other
-        network, other = (self.learners[n].label for n in (advice.best_network, advice.best_other))
+        network, other = (self.label_at_top(n) for n in (advice.best_network, advice.best_other))
         margin = self.change(advice.margin)
         if advice.network == "worth it":
             return f"a network is worth it: {network} beats {other} by {self.change(gain.value)}"
