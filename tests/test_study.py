@@ -134,13 +134,20 @@ KILLED = [
 ]
 
 
+# A job in the background ignores Ctrl-C, and its children inherit that.
+COMMAND = """
+import signal, sys
+from dlcore.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def start(folder) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "dlcore.cli", *KILLED, "--out", str(folder)],
+        [sys.executable, "-c", COMMAND, *KILLED, "--out", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # A job in the background ignores Ctrl-C, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
