@@ -7,13 +7,16 @@ import doctest
 import importlib
 import importlib.metadata
 import inspect
+import json
 import pkgutil
 import re
+import struct
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dlcore
@@ -214,6 +217,38 @@ def test_docstrings_have_examples() -> None:
         if test.examples
     }
     assert {"dlcore.network.Network", "dlcore.functional", "dlcore.network.Network.save"} <= found
+
+
+@pytest.mark.parametrize(("learnable", "status"), [(True, 0), (False, 1)])
+def test_an_accuracy_script_measures_and_judges(
+    learnable: bool, status: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 300), ("t10k", 100)):
+        labels = rng.integers(0, 10, count, dtype=np.uint8)
+        images = rng.integers(0, 40, (count, 28, 28), dtype=np.uint8)
+        if learnable:
+            images[np.arange(count), labels] += 200  # one bright row
+        header = struct.pack(">iiii", 2051, count, 28, 28)
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = struct.pack(">ii", 2049, count)
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+    kept = tmp_path / "kept.json"
+    run = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "accuracy" / "mnist.py", "--seeds", "2"]
+        + ["--data-dir", tmp_path, "--json", kept],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == status, run.stderr
+    record = json.loads(kept.read_text())
+    accuracies = [found["accuracy"] for found in record["runs"]]
+    assert [found["seed"] for found in record["runs"]] == [0, 1]
+    assert record["mean"] == pytest.approx(sum(accuracies) / 2)
+    assert (record["mean"] >= record["needed"] == 0.983) is learnable
+    assert f"   1  {record['runs'][1]['seconds']:7.1f}  {accuracies[1]:.2%}" in run.stdout
 
 
 def test_the_readme_installs_and_tests_in_one_line() -> None:

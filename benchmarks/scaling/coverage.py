@@ -44,7 +44,7 @@ def main() -> None:
             flat,
             gain,
             shown.warnings,
-            np.median(shown.high / shown.low),
+            np.median(shown.high / np.maximum(shown.low, 1e-9)),
         )
 
     with ThreadPoolExecutor(2) as pool:

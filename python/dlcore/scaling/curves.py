@@ -234,12 +234,12 @@ class LearningCurve:
         dlcore.data.DataError
             With one sentence that names the file, the row and the column.
         """
-        columns, rows = _read_table(Path(path))
-        x_name, kind = _find(columns, X_COLUMNS, path, "x, m, parameters, compute or steps")
-        y_name, measure = _find(columns, Y_COLUMNS, path, "y, error or loss")
-        se_name = next((name for name in columns if _plain(name) in SE_COLUMNS), None)
+        columns, rows = read_table(Path(path))
+        x_name, kind = find_column(columns, X_COLUMNS, path, "x, m, parameters, compute or steps")
+        y_name, measure = find_column(columns, Y_COLUMNS, path, "y, error or loss")
+        se_name = next((name for name in columns if plain_name(name) in SE_COLUMNS), None)
         names = [x_name, y_name] + ([] if se_name is None else [se_name])
-        values = _numbers(path, columns, rows, names)
+        values = column_numbers(path, columns, rows, names)
         if bounds is None:
             bounds = (0, 1) if measure == "rate" and max(values[1]) <= 1 else (0, None)
         try:
@@ -298,14 +298,16 @@ Y_COLUMNS = {
 SE_COLUMNS = ("se", "standard_error", "std_err", "stderr")
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A column's name in lower case, words joined by underscores."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _find(
+def find_column(
     columns: Sequence[str], known: dict[str, str], path: str | Path, need: str
 ) -> tuple[str, str]:
-    plain = {_plain(name): name for name in reversed(columns)}
+    """The first known column, and what it means; or a sentence with what is needed."""
+    plain = {plain_name(name): name for name in reversed(columns)}
     for name, meaning in known.items():
         if name in plain:
             return plain[name], meaning
@@ -315,7 +317,7 @@ def _find(
     )
 
 
-def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header, and the rows with their line numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -330,12 +332,13 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return [name.strip() for name in lines[0][1]], lines[1:]
 
 
-def _numbers(
+def column_numbers(
     path: str | Path,
     columns: Sequence[str],
     rows: Sequence[tuple[int, list[str]]],
     names: Sequence[str],
 ) -> list[list[float]]:
+    """Columns of a table as finite numbers, or a sentence with the line and the column."""
     places = [list(columns).index(name) for name in names]
     values: list[list[float]] = [[] for _ in names]
     for line, row in rows:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlcore._core import curves as _native
 from dlcore.data import DataError
-from dlcore.scaling.curves import WARNINGS, _find, _numbers, _plain, _read_table
+from dlcore.scaling.curves import find_column, column_numbers, plain_name, read_table
 
 Array = NDArray[np.float64]
 
@@ -108,13 +108,13 @@ class LossSurface:
         dlcore.data.DataError
             With one sentence that names the file, the row and the column.
         """
-        columns, rows = _read_table(Path(path))
+        columns, rows = read_table(Path(path))
         names = [
-            _find(columns, _PARAMETER_COLUMNS, path, "parameters")[0],
-            _find(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
-            _find(columns, _LOSS_COLUMNS, path, "loss")[0],
+            find_column(columns, _PARAMETER_COLUMNS, path, "parameters")[0],
+            find_column(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
+            find_column(columns, _LOSS_COLUMNS, path, "loss")[0],
         ]
-        values = _numbers(path, columns, rows, names)
+        values = column_numbers(path, columns, rows, names)
         try:
             return cls(*values)
         except ValueError as error:
@@ -123,7 +123,7 @@ class LossSurface:
     @staticmethod
     def is_surface(path: str | Path) -> bool:
         """Whether a CSV file's header has both parameters and examples."""
-        plain = {_plain(name) for name in _read_table(Path(path))[0]}
+        plain = {plain_name(name) for name in read_table(Path(path))[0]}
         sizes = plain & {"parameters", "params", "model_size"}
         return bool(sizes) and bool(plain & set(_EXAMPLE_COLUMNS))
 
@@ -902,8 +902,3 @@ def isoflop_parabola(
         vertices.append(centre - first / (2 * second) if second > 0 else centre)
     slope, intercept = np.polyfit(np.asarray(log_compute, float), vertices, 1)
     return float(slope), float(intercept)
-
-
-def describe_warnings(codes: tuple[str, ...]) -> str:
-    """Sentences of the codes."""
-    return "; ".join(WARNINGS[code] for code in codes)
