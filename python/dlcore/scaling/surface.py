@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlcore._core import curves as _native
 from dlcore.data import DataError
-from dlcore.scaling.curves import find_column, column_numbers, plain_name, read_table
+from dlcore.scaling.curves import column_numbers, find_column, plain_name, read_table
 
 Array = NDArray[np.float64]
 
