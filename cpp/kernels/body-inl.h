@@ -313,6 +313,29 @@ DLCORE_INLINE Vec<T> load_as(const From* p) {
   return __builtin_convertvector(*reinterpret_cast<const Small*>(p), Vec<T>);
 }
 
+/// Bytes, which compilers widen in four times as many steps as it takes.
+template <class T>
+DLCORE_INLINE Vec<T> load_as(const uint8_t* p) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+  } else {
+    return _mm512_cvtepi32_pd(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+#elif DLCORE_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  } else {
+    return load_as<T, uint8_t>(p);
+  }
+#else
+  return load_as<T, uint8_t>(p);
+#endif
+}
+
 /// A half on the way to T.
 struct Half {
   uint16_t bits;
