@@ -274,6 +274,14 @@ void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2
   }
 }
 
+/// Asks for n elements of an array, if there is one; they may lie past its end.
+template <class T>
+DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
+  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
+  if (array == nullptr) return;
+  for (Index i = begin; i < begin + n; i += kLine) __builtin_prefetch(array + i, 1);
+}
+
 template <class T, class M>
 void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
                          T* w, T* state1, T* state2, Index panel_stride, Index m, Index n,
@@ -285,11 +293,16 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
     if (n - j < kPanel<T>) __builtin_memset(gradient, 0, sizeof(gradient));
     for (Index r = 0; r < rows.count; ++r) {
       const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+      const Index offset = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
+      // What the next tile updates comes while this one is multiplied.
+      const Index next = offset + height * kPanel<T>;
+      prefetch(w, next, height * kPanel<T>);
+      prefetch(state1, next, height * kPanel<T>);
+      prefetch(state2, next, height * kPanel<T>);
       for (Index c = 0; c < smaller(kPanel<T>, n - j); c += kTileColumns<T>) {
         tile_of<T, M>(height, smaller(kTileColumns<T>, n - j - c))(
             {x + i, 1, ldx, 0, m, dy + j + c, ldy, m, false, gradient + c, kPanel<T>});
       }
-      const Index offset = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
       update_elements(update, w + offset, gradient, state1 == nullptr ? state1 : state1 + offset,
                       state2 == nullptr ? state2 : state2 + offset, height * kPanel<T>);
     }
