@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -71,6 +72,10 @@ REQUIREMENTS = {
 # Largest relative error of an element-wise result: two orders above float32's resolution, as
 # libraries round exp differently, and far below any wrong formula.
 ELEMENT_TOLERANCE = 1e-5
+# A turn in which other processes (or the host) used more of a CPU than this is taken again.
+FOREIGN, REPEATS = 0.05, 2
+# After so many rounds, who is so many times slower than the fastest stays out of the others.
+ROUNDS_OF_ALL, HOPELESS = 2, 3.0
 
 NETWORKS = ([784, 32, 10], [784, 128, 10], [784, 512, 512, 10], [784, 2048, 2048, 2048, 10])
 TABLE = (
@@ -176,6 +181,19 @@ def size_case(case: dict[str, Any], options: argparse.Namespace, available: int)
     case["turn_seconds"] = options.seconds / 4
 
 
+def ways_of(file: str) -> dict[str, dict[str, str]]:
+    """What each rival chose in an earlier run: by case, by its name and threads."""
+    cases = json.loads(Path(file).read_text())["cases"]
+    return {
+        case["name"]: {
+            f"{rival['name']}/{rival['threads']}": rival["variant"]
+            for rival in case["rivals"]
+            if "variant" in rival
+        }
+        for case in cases
+    }
+
+
 # --- Data -----------------------------------------------------------------------------------------
 
 
@@ -239,6 +257,7 @@ class Process:
     child: subprocess.Popen[str]
     versions: dict[str, str] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
+    foreign: list[float] = field(default_factory=list)  # CPUs that others used during the turns
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -286,6 +305,22 @@ class Process:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def take_turn(self) -> None:
+        """Time it once; again where other processes took part of the machine meanwhile."""
+        turns = []
+        for _ in range(1 + REPEATS):
+            before = machine.Load(self.child.pid)
+            answer = self.ask(do="time")
+            foreign = machine.Load(self.child.pid).foreign(before)
+            if "seconds" not in answer:
+                raise RuntimeError(f"{self.name}: {answer}")
+            turns.append((foreign, answer["work"] / answer["seconds"]))
+            if foreign <= FOREIGN:
+                break
+        foreign, rate = min(turns)
+        self.rates.append(rate)
+        self.foreign.append(foreign)
+
     def stop(self) -> None:
         if self.child.poll() is None:
             os.kill(self.child.pid, signal.SIGCONT)
@@ -324,7 +359,10 @@ def check(
     process: Process, case: dict[str, Any], reference: list[float] | None
 ) -> tuple[str, list[float] | None]:
     """Prepare the case; why its times are not accepted, if they are not, and its losses."""
-    answer = process.ask(do="prepare", case=case)
+    label = f"{process.name}/{process.threads}"
+    way = case.get("ways", {}).get(label)
+    shown = {key: value for key, value in case.items() if key != "ways"}
+    answer = process.ask(do="prepare", case={**shown, "way": way})
     if "variant" in answer:
         process.record |= {"variant": answer["variant"], "trials": answer["trials"]}
         answer = process.ask(do="check")
@@ -353,7 +391,8 @@ def measure(
     reference: list[float] | None = None
     accepted = []
     for process in processes:
-        process.rates, process.record = [], {"name": process.name, "threads": process.threads}
+        process.rates, process.foreign = [], []
+        process.record = {"name": process.name, "threads": process.threads}
         why, losses = check(process, case, reference)
         if why:
             process.record["refused"] = why
@@ -361,15 +400,18 @@ def measure(
         accepted.append(process)
         reference = losses if reference is None else reference
     limits = machine.limits(bench, [case["threads"]]).get(case["threads"], {})
+    staying = list(accepted)
     for turn in range(rounds if accepted else 0):
-        for process in accepted[turn % len(accepted) :] + accepted[: turn % len(accepted)]:
-            answer = process.ask(do="time")
-            if "seconds" not in answer:
-                raise RuntimeError(f"{process.name}: {answer}")
-            process.rates.append(answer["work"] / answer["seconds"])
+        first = turn % len(staying)
+        for process in staying[first:] + staying[:first]:
+            process.take_turn()
+        if turn + 1 == ROUNDS_OF_ALL:
+            least = max(statistics.median(process.rates) for process in staying) / HOPELESS
+            staying = [p for p in staying if statistics.median(p.rates) > least]
     result = dict(case)
+    result["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     result["limits"] = limits
-    for key in ("folder", "data"):
+    for key in ("folder", "data", "ways"):
         result.pop(key, None)
     result["rivals"] = [summary(p, case, limits) for p in processes]
     result |= compare(accepted)
@@ -382,6 +424,7 @@ def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) ->
         return record
     rate = statistics.median(process.rates)
     record["rates"] = [float(f"{r:.5g}") for r in process.rates]
+    record["foreign"] = [round(f, 3) for f in process.foreign]
     record["median"] = rate
     record["spread"] = (max(process.rates) - min(process.rates)) / rate
     if case["kind"] == "elementwise":
@@ -406,7 +449,7 @@ def compare(accepted: list[Process]) -> dict[str, Any]:
     ours = accepted[0]
     ratios: dict[str, float] = {}
     for other in accepted[1:]:
-        each = [a / b for a, b in zip(ours.rates, other.rates, strict=True)]
+        each = [a / b for a, b in zip(ours.rates, other.rates, strict=False)]
         ratios[f"{other.name}/{other.threads}"] = statistics.median(each)
     peers = {name: ratio for name, ratio in ratios.items() if not name.startswith("dlcore")}
     if not peers:
@@ -432,6 +475,7 @@ def show(result: dict[str, Any]) -> None:
             + (f"  dlcore is {ratio:5.2f}x" if ratio is not None else "")
             + (f"  [{record['variant']}]" if record["variant"] not in ("only", "out") else "")
             + (f"  {record['max_ulp']:.2f} ulp" if "max_ulp" in record else "")
+            + ("  (others were running)" if max(record["foreign"]) > FOREIGN else "")
         )
     if "best_peer" in result:
         print(
@@ -476,6 +520,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bench", metavar="FILE", help="dlcore-bench, for the machine's limits")
     parser.add_argument("--json", metavar="FILE", help="where results are kept")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the cases that the file has and this run does not"
+    )
+    parser.add_argument(
+        "--ways",
+        metavar="FILE",
+        help="results of an earlier run on this machine: each rival takes the way to work that was "
+        "its fastest there instead of trying all again",
+    )
     options = parser.parse_args(arguments)
     options.peers = [name for name in options.peers.split(",") if name]
     unknown = [name for name in options.peers if name not in RIVALS]
@@ -531,6 +584,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # So that the processes, which may be stopped, do not outlive this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result["data"] = "Fashion-MNIST" if options.data else "made up, learnable, 784 bytes"
+    kept: list[dict[str, Any]] = []
+    if options.add and options.json and Path(options.json).exists():
+        earlier = json.loads(Path(options.json).read_text())
+        again = {case["name"] for case in cases}
+        kept = [case for case in earlier["cases"] if case["name"] not in again]
+        result["versions"] = earlier["versions"]
+    order = {case["name"]: i for i, case in enumerate(all_cases(options.threads))}
+    ways = ways_of(options.ways) if options.ways else {}
     running: dict[tuple[str, int], Process] = {}
     refused = 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -540,6 +601,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for case in cases:
                 size_case(case, options, available)
                 case |= {"folder": temporary, "data": temporary}
+                case["ways"] = ways.get(case["name"], {})
                 if case["kind"] != "elementwise":
                     write_start(case, folder, steps=8)
                 processes = []
@@ -553,7 +615,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     processes.append(running[key])
                 measured = measure(case, processes, bench, options.rounds)
                 refused += sum("its " in r.get("refused", "") for r in measured["rivals"])
-                result["cases"].append(measured)
+                measured["revision"] = result["revision"]
+                kept.append(measured)
+                kept.sort(key=lambda case: order.get(case["name"], len(order)))
+                result["cases"] = kept
                 show(measured)
                 if options.json:
                     machine.write(Path(options.json), result)

@@ -28,6 +28,8 @@ def mean_loss(parameters: list[Any], x: Any, y: Any) -> Any:
 
 
 class Training(runner.Training):
+    whole_epochs = True
+
     def variants(self) -> list[str]:
         return ["rows-in-scan", "rows-first", "rows-in-scan-uint8"]
 

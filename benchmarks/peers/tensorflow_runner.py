@@ -11,6 +11,8 @@ import tensorflow as tf
 
 
 class Training(runner.Training):
+    whole_epochs = True
+
     def variants(self) -> list[str]:
         return ["graph", "xla", "graph-uint8"]
 
