@@ -178,21 +178,44 @@ int pool_threads() {
   return current == nullptr ? 0 : current->size();
 }
 
-Call::Call(int given, bool fleet) : outer_(innermost), obeyed_(given > 0) {
+Call::Call(int given, Index members) : outer_(innermost), obeyed_(given > 0) {
+  pool();  // knows what to do in a forked child
   const int outer = counted_here();
   const int others = running.load(std::memory_order_relaxed) - outer;
   threads_ = obeyed_ ? given : default_threads();
-  if (fleet && !obeyed_) threads_ = std::max(1, threads_ - others);
+  if (members > 0) {
+    if (!obeyed_) threads_ = std::max(1, threads_ - others);
+    threads_ = static_cast<int>(std::min<Index>(threads_, members));
+  }
   // One from the callback of another counts for no more than both need.
-  counted_ = std::max(outer, fleet || obeyed_ ? threads_ : 1);
-  running.fetch_add(counted_ - outer, std::memory_order_relaxed);
+  counted_ = std::max(outer, members > 0 || obeyed_ ? threads_ : 1);
+  added_ = counted_ - outer;
+  running.fetch_add(added_, std::memory_order_relaxed);
   innermost = this;
 }
 
 Call::~Call() {
   innermost = outer_;
-  running.fetch_sub(counted_ - (outer_ == nullptr ? 0 : outer_->counted_),
-                    std::memory_order_relaxed);
+  running.fetch_sub(added_, std::memory_order_relaxed);
+}
+
+bool Call::take_thread() {
+  if (obeyed_ || running.load(std::memory_order_relaxed) >= default_threads()) return false;
+  ++threads_;
+  ++counted_;
+  ++added_;
+  running.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+bool Call::give_thread_back() {
+  if (obeyed_ || threads_ == 1) return false;
+  if (running.load(std::memory_order_relaxed) <= default_threads()) return false;
+  --threads_;
+  --counted_;
+  --added_;
+  running.fetch_sub(1, std::memory_order_relaxed);
+  return true;
 }
 
 int Call::counted_here() { return innermost == nullptr ? 0 : innermost->counted_; }

@@ -29,12 +29,18 @@ int pool_threads();
 /// running than there are CPUs, as long as they are not more themselves.
 class Call {
  public:
-  /// `given` is 0 for the default; a fleet has its threads from the start to the end.
-  explicit Call(int given, bool fleet = false);
+  /// `given` is 0 for the default. The threads of a fleet, which has members, count as running all
+  /// the time: it starts with those that are free, and then takes more or gives back.
+  explicit Call(int given, Index members = 0);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
   int threads() const { return threads_; }
+
+  /// Whether a fleet gets one thread more; from the calling thread or under a lock.
+  bool take_thread();
+  /// Whether a fleet has to give one back, because others have started; as above.
+  bool give_thread_back();
 
   /// How many of `threads` a loop may use now on the calling thread; may be below 1.
   static int available(int threads);
@@ -44,7 +50,7 @@ class Call {
  private:
   const Call* outer_;
   bool obeyed_;
-  int threads_, counted_;
+  int threads_, counted_, added_;
 };
 
 namespace detail {

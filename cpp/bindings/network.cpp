@@ -424,8 +424,8 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
   {
     py::gil_scoped_release release;
     refuse_not_finite_rows(members);
-    const Call call(threads, /*fleet=*/true);
-    results = train_fleet(members, call.threads(), [&](const FleetProgress& progress) {
+    Call call(threads, static_cast<Index>(members.size()));
+    results = train_fleet(members, call, [&](const FleetProgress& progress) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {
