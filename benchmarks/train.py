@@ -52,7 +52,8 @@ class Rival:
 # (the order of sums differs, and training amplifies it); a learning rate that is wrong by one
 # percent changes the loss by 5e-5 to 5e-3. bfloat16 has eight bits, and is for wide networks.
 RIVALS = {
-    "dlcore": Rival("dlcore_runner.py", "uint8", "dlcore"),
+    "dlcore": Rival("dlcore_runner.py", "float32 products", "dlcore"),
+    "dlcore-uint8": Rival("dlcore_runner.py", "uint8", "dlcore"),
     "dlcore-float32": Rival("dlcore_runner.py", "float32", "dlcore"),
     "dlcore-bf16": Rival("dlcore_runner.py", "bf16", "dlcore", tolerance=2e-2, least_width=512),
     "torch-eager": Rival("torch_runner.py", "eager", "torch"),
@@ -75,7 +76,9 @@ ELEMENT_TOLERANCE = 1e-5
 # A turn in which other processes (or the host) used more of a CPU than this is taken again.
 FOREIGN, REPEATS = 0.05, 2
 # After so many rounds, who is so many times slower than the fastest stays out of the others.
-ROUNDS_OF_ALL, HOPELESS = 2, 3.0
+ROUNDS_OF_ALL, HOPELESS = 2, 1.5
+# From this width of the first layer on, no library with fewer threads has been the fastest peer.
+WIDE = 512
 
 NETWORKS = ([784, 32, 10], [784, 128, 10], [784, 512, 512, 10], [784, 2048, 2048, 2048, 10])
 TABLE = (
@@ -99,12 +102,8 @@ def flops_per_example(layers: Sequence[int]) -> int:
 
 
 def learning_rate(layers: Sequence[int], optimizer: str) -> float:
-    """Small enough that a rounding stays one in the check.
-
-    Adam's first steps move every weight by the rate, all of a unit's together: it shrinks as
-    networks get wider.
-    """
-    return 0.01 if optimizer == "sgd" else 1e-3 * 32 / layers[1]
+    """Small enough that a rounding stays one in the check: it shrinks as networks get wider."""
+    return 0.01 * min(1.0, 512 / layers[1]) if optimizer == "sgd" else 1e-3 * 32 / layers[1]
 
 
 def all_cases(threads: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -181,16 +180,19 @@ def size_case(case: dict[str, Any], options: argparse.Namespace, available: int)
     case["turn_seconds"] = options.seconds / 4
 
 
-def ways_of(file: str) -> dict[str, dict[str, str]]:
-    """What each rival chose in an earlier run: by case, by its name and threads."""
-    cases = json.loads(Path(file).read_text())["cases"]
+def ways_of(file: str) -> dict[str, dict[str, tuple[str, dict[str, str]]]]:
+    """What each rival chose in an earlier run, and its versions: by case, by its name and threads."""
+    earlier = json.loads(Path(file).read_text())
     return {
         case["name"]: {
-            f"{rival['name']}/{rival['threads']}": rival["variant"]
+            f"{rival['name']}/{rival['threads']}": (
+                rival["variant"],
+                earlier["versions"][rival["name"]],
+            )
             for rival in case["rivals"]
             if "variant" in rival
         }
-        for case in cases
+        for case in earlier["cases"]
     }
 
 
@@ -360,7 +362,9 @@ def check(
 ) -> tuple[str, list[float] | None]:
     """Prepare the case; why its times are not accepted, if they are not, and its losses."""
     label = f"{process.name}/{process.threads}"
-    way = case.get("ways", {}).get(label)
+    way, versions = case.get("ways", {}).get(label, (None, {}))
+    if versions != process.versions:
+        way = None
     shown = {key: value for key, value in case.items() if key != "ways"}
     answer = process.ask(do="prepare", case={**shown, "way": way})
     if "variant" in answer:
@@ -494,10 +498,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="names of the cases, and stop")
     parser.add_argument(
         "--peers",
-        default=",".join(name for name in RIVALS if name not in ("numpy",)),
+        default=",".join(n for n in RIVALS if n not in ("dlcore-uint8", "dlcore-float32", "numpy")),
         metavar="LIST",
-        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default all but numpy, which joins "
-        "where functions of arrays are compared",
+        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default without dlcore-uint8, "
+        "dlcore-float32 and numpy, which joins where functions of arrays are compared",
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
@@ -526,8 +530,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--ways",
         metavar="FILE",
-        help="results of an earlier run on this machine: each rival takes the way to work that was "
-        "its fastest there instead of trying all again",
+        help="results of an earlier run on this machine: each rival of the same version takes the "
+        "way to work that was its fastest there instead of trying all again",
     )
     options = parser.parse_args(arguments)
     options.peers = [name for name in options.peers.split(",") if name]
@@ -550,9 +554,8 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
     names = list(options.peers)
     if case["kind"] == "elementwise":
         # Data are arrays here: one kind of dlcore, and NumPy itself.
-        names = [
-            n for n in names if n not in ("dlcore-float32", "dlcore-bf16", "torch-eager", "sklearn")
-        ]
+        without = ("dlcore-uint8", "dlcore-float32", "dlcore-bf16", "torch-eager", "sklearn")
+        names = [n for n in names if n not in without]
         if "sklearn" in options.peers and "numpy" not in names:
             names.append("numpy")
     elif case["kind"] == "fleet":
@@ -561,7 +564,7 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
         if "layers" in case and case["layers"][1] < RIVALS[name].least_width:
             continue
         counts = {case["threads"]}
-        if RIVALS[name].every_count:
+        if RIVALS[name].every_count and not ("layers" in case and case["layers"][1] >= WIDE):
             counts |= {count for count in options.threads if count < case["threads"]}
         for count in sorted(counts, reverse=True):
             yield name, count

@@ -109,14 +109,18 @@ class Training(Case):
         for name in names if len(names) > 1 else []:
             try:
                 self.setup(name)
-                self.epoch(self.order(count))
-                self.trials[name] = min(self._seconds(count) for _ in range(3))
+                self.trials[name] = self.trial(count)
             except Exception as error:  # noqa: BLE001 (a way that this version does not have)
                 self.trials[name] = f"{type(error).__name__}: {error}"[:200]
         times = {name: t for name, t in self.trials.items() if not isinstance(t, str)}
         if len(names) > 1 and not times:
             raise Unsupported(f"no way of {names} works: {self.trials}")
         self.variant = min(times, key=lambda name: times[name]) if times else names[0]
+
+    def trial(self, count: int) -> float:
+        """Seconds for so many examples in the way that was set up."""
+        self.epoch(self.order(count))
+        return min(self._seconds(count) for _ in range(3))
 
     def _seconds(self, count: int) -> float:
         order = self.order(count)

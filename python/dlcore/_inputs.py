@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import _core, losses
+from dlcore import losses
 from dlcore._settings import describe, integer, number
 from dlcore.info import cuda_status
 
