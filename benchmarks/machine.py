@@ -112,10 +112,10 @@ class Load:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         self.own = (int(after_name[11]) + int(after_name[12])) / tick
 
-    def foreign(self, before: Load) -> float:
-        """CPUs that others used on average since `before`, at a resolution of 10 ms."""
-        used = (self.all - before.all) - (self.own - before.own)
-        return max(0.0, used) / (self.time - before.time)
+    def since(self, before: Load) -> tuple[float, float]:
+        """CPUs that the process and that others used on average, at a resolution of 10 ms."""
+        seconds, own = self.time - before.time, self.own - before.own
+        return own / seconds, max(0.0, self.all - before.all - own) / seconds
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -56,6 +56,7 @@ RIVALS = {
     "dlcore-uint8": Rival("dlcore_runner.py", "uint8", "dlcore"),
     "dlcore-float32": Rival("dlcore_runner.py", "float32", "dlcore"),
     "dlcore-bf16": Rival("dlcore_runner.py", "bf16", "dlcore", tolerance=2e-2, least_width=512),
+    "dlcore-statistics": Rival("dlcore_runner.py", "statistics", "dlcore"),
     "torch-eager": Rival("torch_runner.py", "eager", "torch"),
     "torch-best": Rival("torch_runner.py", "best", "torch"),
     "jax": Rival("jax_runner.py", "", "jax", every_count=True),
@@ -63,6 +64,8 @@ RIVALS = {
     "sklearn": Rival("sklearn_runner.py", "", "sklearn"),
     "numpy": Rival("numpy_runner.py", "", "sklearn"),
 }
+NOT_BY_DEFAULT = ("dlcore-uint8", "dlcore-float32", "dlcore-statistics", "numpy")
+NOT_IN_FLEETS = ("dlcore-bf16", "dlcore-statistics", "tensorflow", "sklearn")
 REQUIREMENTS = {
     "dlcore": [str(machine.REPOSITORY)],
     "torch": ["torch==2.13.0", "numpy"],
@@ -75,6 +78,8 @@ REQUIREMENTS = {
 ELEMENT_TOLERANCE = 1e-5
 # A turn in which other processes (or the host) used more of a CPU than this is taken again.
 FOREIGN, REPEATS = 0.05, 2
+# A round before or after which the machine does less than this of its peak is taken again.
+LEAST_PEAK = 0.85
 # After so many rounds, who is so many times slower than the fastest stays out of the others.
 ROUNDS_OF_ALL, HOPELESS = 2, 1.5
 # From this width of the first layer on, no library with fewer threads has been the fastest peer.
@@ -259,7 +264,8 @@ class Process:
     child: subprocess.Popen[str]
     versions: dict[str, str] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
-    foreign: list[float] = field(default_factory=list)  # CPUs that others used during the turns
+    own: list[float] = field(default_factory=list)  # CPUs that it used during its turns
+    foreign: list[float] = field(default_factory=list)  # and that others used
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -313,15 +319,16 @@ class Process:
         for _ in range(1 + REPEATS):
             before = machine.Load(self.child.pid)
             answer = self.ask(do="time")
-            foreign = machine.Load(self.child.pid).foreign(before)
+            own, foreign = machine.Load(self.child.pid).since(before)
             if "seconds" not in answer:
                 raise RuntimeError(f"{self.name}: {answer}")
-            turns.append((foreign, answer["work"] / answer["seconds"]))
+            turns.append((foreign, own, answer["work"] / answer["seconds"]))
             if foreign <= FOREIGN:
                 break
-        foreign, rate = min(turns)
+        foreign, own, rate = min(turns)
         self.rates.append(rate)
         self.foreign.append(foreign)
+        self.own.append(own)
 
     def stop(self) -> None:
         if self.child.poll() is None:
@@ -395,7 +402,7 @@ def measure(
     reference: list[float] | None = None
     accepted = []
     for process in processes:
-        process.rates, process.foreign = [], []
+        process.rates, process.own, process.foreign = [], [], []
         process.record = {"name": process.name, "threads": process.threads}
         why, losses = check(process, case, reference)
         if why:
@@ -403,23 +410,49 @@ def measure(
             continue
         accepted.append(process)
         reference = losses if reference is None else reference
-    limits = machine.limits(bench, [case["threads"]]).get(case["threads"], {})
-    staying = list(accepted)
-    for turn in range(rounds if accepted else 0):
-        first = turn % len(staying)
+    count = case["threads"]
+    limits = [machine.limits(bench, [count]).get(count, {})]
+    staying, spoiled = list(accepted), 0
+    while accepted and len(limits) <= rounds:
+        first = len(limits) % len(staying)
         for process in staying[first:] + staying[:first]:
             process.take_turn()
-        if turn + 1 == ROUNDS_OF_ALL:
+        limits.append(machine.limits(bench, [count]).get(count, {}))
+        if throttled(limits[-2:], count) and spoiled < rounds:
+            spoiled += 1
+            for process in staying:
+                process.rates.pop(), process.own.pop(), process.foreign.pop()
+            limits.pop(-2)
+        elif len(limits) == 1 + ROUNDS_OF_ALL:
             least = max(statistics.median(process.rates) for process in staying) / HOPELESS
             staying = [p for p in staying if statistics.median(p.rates) > least]
     result = dict(case)
     result["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    result["limits"] = limits
+    result["spoiled_rounds"] = spoiled
+    # The median over the rounds of each.
+    result["limits"] = limits = {
+        name: statistics.median(each[name] for each in limits) for name in limits[0]
+    }
     for key in ("folder", "data", "ways"):
         result.pop(key, None)
     result["rivals"] = [summary(p, case, limits) for p in processes]
     result |= compare(accepted)
     return result
+
+
+# The most operations a second of each number of threads in this run.
+PEAKS: dict[int, float] = {}
+
+
+def throttled(limits: list[dict[str, float]], threads: int) -> bool:
+    """Whether the machine was slower than it can be, before a round or after.
+
+    Virtual CPUs may share a real core with others for seconds; two of them then do the work of one,
+    which no count of CPU time shows.
+    """
+    rates = [each["fma"] for each in limits if each]
+    PEAKS[threads] = max([PEAKS.get(threads, 0.0), *rates])
+    return any(rate < LEAST_PEAK * PEAKS[threads] for rate in rates)
 
 
 def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
@@ -428,7 +461,8 @@ def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) ->
         return record
     rate = statistics.median(process.rates)
     record["rates"] = [float(f"{r:.5g}") for r in process.rates]
-    record["foreign"] = [round(f, 3) for f in process.foreign]
+    record["cpus"] = [round(cpus, 2) for cpus in process.own]
+    record["foreign"] = [round(cpus, 3) for cpus in process.foreign]
     record["median"] = rate
     record["spread"] = (max(process.rates) - min(process.rates)) / rate
     if case["kind"] == "elementwise":
@@ -481,6 +515,10 @@ def show(result: dict[str, Any]) -> None:
             + (f"  {record['max_ulp']:.2f} ulp" if "max_ulp" in record else "")
             + ("  (others were running)" if max(record["foreign"]) > FOREIGN else "")
         )
+    if result["spoiled_rounds"]:
+        print(
+            f"  {result['spoiled_rounds']} rounds taken again, as the machine was slower than before"
+        )
     if "best_peer" in result:
         print(
             f"  best peer: {result['best_peer']}, dlcore {result['ratio_to_best_peer']:.2f}x",
@@ -498,10 +536,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="names of the cases, and stop")
     parser.add_argument(
         "--peers",
-        default=",".join(n for n in RIVALS if n not in ("dlcore-uint8", "dlcore-float32", "numpy")),
+        default=",".join(name for name in RIVALS if name not in NOT_BY_DEFAULT),
         metavar="LIST",
-        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default without dlcore-uint8, "
-        "dlcore-float32 and numpy, which joins where functions of arrays are compared",
+        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default without "
+        f"{', '.join(NOT_BY_DEFAULT)}; numpy joins where functions of arrays are compared",
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
@@ -554,12 +592,12 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
     names = list(options.peers)
     if case["kind"] == "elementwise":
         # Data are arrays here: one kind of dlcore, and NumPy itself.
-        without = ("dlcore-uint8", "dlcore-float32", "dlcore-bf16", "torch-eager", "sklearn")
-        names = [n for n in names if n not in without]
+        without = ("torch-eager", "sklearn")
+        names = [n for n in names if n not in without and not n.startswith("dlcore-")]
         if "sklearn" in options.peers and "numpy" not in names:
             names.append("numpy")
     elif case["kind"] == "fleet":
-        names = [n for n in names if n not in ("dlcore-bf16", "tensorflow", "sklearn")]
+        names = [n for n in names if n not in NOT_IN_FLEETS]
     for name in names:
         if "layers" in case and case["layers"][1] < RIVALS[name].least_width:
             continue

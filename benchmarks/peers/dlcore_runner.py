@@ -1,7 +1,7 @@
 """dlcore as a rival.
 
-The data are bytes or float32, whichever is faster; the mode "bf16" rounds the factors of products
-to bfloat16.
+The data are bytes or float32, whichever is faster, unless the mode says which. The mode "bf16"
+rounds the factors of products to bfloat16, "statistics" asks for those of every layer.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Training(runner.Training):
             "batch_size": self.batch,
             "threads": self.threads,
             "precision": "bf16" if self.mode == "bf16" else None,
+            "statistics": self.mode == "statistics",
         }
         self.epochs = 1
 
