@@ -113,9 +113,13 @@ class Load:
         self.own = (int(after_name[11]) + int(after_name[12])) / tick
 
     def since(self, before: Load) -> tuple[float, float]:
-        """CPUs that the process and that others used on average, at a resolution of 10 ms."""
+        """CPUs that the process and that others used on average.
+
+        The system counts in ticks: what the rounding of two of them explains is nobody's.
+        """
         seconds, own = self.time - before.time, self.own - before.own
-        return own / seconds, max(0.0, self.all - before.all - own) / seconds
+        others = self.all - before.all - own - 2 / os.sysconf("SC_CLK_TCK")
+        return own / seconds, max(0.0, others) / seconds
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -27,7 +27,12 @@ PRECISIONS = ("float32", "bf16")
 
 
 def train(
-    hidden: Sequence[int], precision: str, seed: int, dataset: data.Dataset, epochs: int, batch: int
+    hidden: Sequence[int],
+    precision: str,
+    seed: int,
+    dataset: data.Dataset,
+    optimizer: Adam,
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Train once; how well it does on the test images, and how long it took."""
     layers = [layer for units in hidden for layer in (Dense(units), ReLU())]
@@ -36,9 +41,9 @@ def train(
     history = network.fit(
         flat(dataset.x),
         dataset.y,
-        optimizer=Adam(schedules.Cosine(5e-4)),
-        epochs=epochs,
-        batch_size=batch,
+        optimizer=optimizer,
+        epochs=options.epochs,
+        batch_size=options.batch,
         seed=seed,
         precision=None if precision == "float32" else precision,
     )
@@ -69,7 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hidden", metavar="LIST", default="2048,2048,2048", help="units of the hidden layers"
     )
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results there")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="also write the results there; runs that the file has are not repeated",
+    )
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error(f"--seeds needs at least 2, found {options.seeds}")
@@ -81,12 +91,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except data.DataError as error:
         parser.error(str(error))
 
+    optimizer = Adam(schedules.Cosine(5e-4))
+    settings = {
+        "data": "fashion-mnist",
+        "network": "-".join(map(str, [784, *hidden, 10])),
+        "optimizer": repr(optimizer),
+        "epochs": options.epochs,
+        "batch_size": options.batch,
+    }
+    runs: list[dict[str, Any]] = []
+    if options.json is not None and options.json.exists():
+        kept = json.loads(options.json.read_text())
+        if {key: kept[key] for key in settings} != settings:
+            parser.error(f"--json {options.json} has runs with other settings")
+        runs = [run for run in kept["runs"] if run["seed"] < options.seeds]
     print("seed  precision  seconds  training loss  test accuracy")
-    runs = []
     for seed in range(options.seeds):
         for precision in PRECISIONS:
-            run = train(hidden, precision, seed, dataset, options.epochs, options.batch)
-            runs.append(run)
+            run = next((r for r in runs if (r["seed"], r["precision"]) == (seed, precision)), None)
+            if run is None:
+                run = train(hidden, precision, seed, dataset, optimizer, options)
+                runs.append(run)
             print(
                 f"{seed:4}  {precision:9}  {run['seconds']:7.1f}  {run['training_loss']:13.4f}  "
                 f"{run['accuracy']:.2%}",
@@ -102,11 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if options.json is not None:
         record = {
-            "data": "fashion-mnist",
-            "network": "-".join(map(str, [784, *hidden, 10])),
-            "optimizer": repr(Adam(schedules.Cosine(5e-4))),
-            "epochs": options.epochs,
-            "batch_size": options.batch,
+            **settings,
             "means": means,
             "standard_deviation_float32": deviation,
             "difference": difference,
