@@ -35,7 +35,7 @@ void pause() {
 
 /// All that a worker must know to claim a task, in one word, so that a claim is one
 /// compare-and-swap and a worker that wakes late can only fail it: generation of the job, threads
-/// it may use, its tasks, and the next of them.
+/// it may use, and the tasks that are left, from `next` to `tasks`.
 struct Ticket {
   static constexpr int kIndexBits = 20;
   static constexpr std::uint64_t kIndexMask = (1u << kIndexBits) - 1;
@@ -68,7 +68,7 @@ class Pool {
       wake_.notify_all();
     }
     inside = true;
-    while (claim_and_run()) {
+    while (claim_and_run(false)) {
     }
     inside = false;
     for (int spin = 0; done_.load(std::memory_order_acquire) != tasks; ++spin) {
@@ -85,13 +85,17 @@ class Pool {
   // About 20 to 50 us: a training step's serial parts are shorter, waking a sleeper is not.
   static constexpr int kSpins = 1500;
 
-  bool claim_and_run() {
-    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  /// The caller takes tasks from the front and workers from the back: so that in the loops of one
+  /// step and those of the next the same core mostly sees the same part of the weights.
+  bool claim_and_run(bool worker) {
+    constexpr std::uint64_t kBack = std::uint64_t{1} << Ticket::kIndexBits;
+    std::uint64_t ticket = ticket_.load(std::memory_order_acquire), rest;
     do {
       if (Ticket::next(ticket) >= Ticket::tasks(ticket)) return false;
-    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel));
+      rest = worker ? ticket - kBack : ticket + 1;
+    } while (!ticket_.compare_exchange_weak(ticket, rest, std::memory_order_acq_rel));
     // The job cannot end before this task does, so call_ and body_ are of the claimed job.
-    call_(body_, Ticket::next(ticket));
+    call_(body_, worker ? Ticket::tasks(ticket) - 1 : Ticket::next(ticket));
     done_.fetch_add(1, std::memory_order_release);
     return true;
   }
@@ -116,7 +120,7 @@ class Pool {
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
         continue;
       }
-      while (has_work(worker) && claim_and_run()) {
+      while (has_work(worker) && claim_and_run(true)) {
       }
     }
   }
