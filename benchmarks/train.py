@@ -6,7 +6,7 @@ timed. Rounds of all rivals follow one another (A B C, B C A, ...), the processe
 not are stopped, and every ratio is the median over rounds of two rates of the same round.
 
     python benchmarks/train.py --list
-    python benchmarks/train.py --set table --json benchmarks/results/train-table.json
+    python benchmarks/train.py --set table --json benchmarks/results/train.json --add
     python benchmarks/train.py --only '784-32-10/b32/.*t2' --rounds 7
 
 benchmarks/README.md says what is measured and how long it takes.
