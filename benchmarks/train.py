@@ -46,6 +46,7 @@ class Rival:
     every_count: bool = False  # its threads are the process's: one for each count up to the case's
     tolerance: float = 3e-5  # largest relative difference of its losses; see below
     least_width: int = 0  # of the first hidden layer
+    most_width: int = 1 << 30
 
 
 # Losses after the short fit: libraries that do the same agree to 1e-7, here and there to some 1e-6
@@ -61,7 +62,7 @@ RIVALS = {
     "torch-best": Rival("torch_runner.py", "best", "torch"),
     "jax": Rival("jax_runner.py", "", "jax", every_count=True),
     "tensorflow": Rival("tensorflow_runner.py", "", "tensorflow", every_count=True),
-    "sklearn": Rival("sklearn_runner.py", "", "sklearn"),
+    "sklearn": Rival("sklearn_runner.py", "", "sklearn", most_width=512),  # slower than all
     "numpy": Rival("numpy_runner.py", "", "sklearn"),
 }
 NOT_BY_DEFAULT = ("dlcore-uint8", "dlcore-float32", "dlcore-statistics", "numpy")
@@ -608,7 +609,8 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
     elif case["kind"] == "fleet":
         names = [n for n in names if n not in NOT_IN_FLEETS]
     for name in names:
-        if "layers" in case and case["layers"][1] < RIVALS[name].least_width:
+        least, most = RIVALS[name].least_width, RIVALS[name].most_width
+        if "layers" in case and not least <= case["layers"][1] <= most:
             continue
         counts = {case["threads"]}
         if RIVALS[name].every_count and not ("layers" in case and case["layers"][1] >= WIDE):
@@ -653,7 +655,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case |= {"folder": temporary, "data": temporary}
                 case["ways"] = ways.get(case["name"], {})
                 if case["kind"] != "elementwise":
-                    write_start(case, folder, steps=8)
+                    write_start(case, folder, steps=8 if case["layers"][1] <= WIDE else 3)
                 processes = []
                 for key in rivals_of(case, options):
                     if key not in running:

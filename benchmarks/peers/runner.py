@@ -140,9 +140,7 @@ class Training(Case):
         self.setup(self.variant)
         for order in self.orders:
             self.epoch(order)
-        losses = self.loss(self.orders.shape[-1])
-        self.epoch(self.order(self.examples))  # warm for the rounds that follow
-        return {"losses": losses}
+        return {"losses": self.loss(self.orders.shape[-1])}
 
     def time(self) -> tuple[float, float]:
         # The first part after a pause is cold for everybody, and not timed for anybody.
