@@ -1,15 +1,14 @@
 #include "parallel.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <fstream>
 #include <mutex>
-#include <string>
 #include <thread>
+
+#include "cpus.h"
 
 namespace dlcore {
 namespace {
@@ -20,38 +19,11 @@ int number_in_environment(const char* name) {
   return text == nullptr ? 0 : static_cast<int>(std::clamp(std::atol(text), 0L, 4096L));
 }
 
-/// CPUs that the cgroup's quota pays for, rounded up; 0 without a quota.
-int cgroup_quota() {
-  std::string quota;
-  double period = 0;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  if (v2 >> quota >> period && quota != "max" && period > 0) {
-    return static_cast<int>(std::max(1.0, std::atof(quota.c_str()) / period + 0.999));
-  }
-  std::ifstream v1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double value = 0;
-  if (v1 >> value && v1_period >> period && value > 0 && period > 0) {
-    return static_cast<int>(std::max(1.0, value / period + 0.999));
-  }
-  return 0;
-}
-
-int allowed_cpus() {
-  int cpus = 0;
-#ifdef __linux__
-  // Asked every time, because it may change; a quota does not, and takes reading a file.
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
-#endif
-  static const int all = static_cast<int>(std::thread::hardware_concurrency());
-  static const int quota = cgroup_quota();
-  if (cpus == 0) cpus = all;
-  if (quota > 0) cpus = std::min(cpus, quota);
-  return std::max(1, cpus);
-}
-
 std::atomic<int> thread_limit{0};
+
+/// Threads that the calls in progress account for: see Call.
+std::atomic<int> running{0};
+thread_local const Call* innermost = nullptr;
 
 void pause() {
 #if defined(__x86_64__)
@@ -180,6 +152,8 @@ Pool& pool() {
     pthread_atfork(nullptr, nullptr, [] {
       pool_pointer.store(new Pool);
       Pool::inside = false;
+      // Of the calls in progress, the child has those of its only thread.
+      running.store(Call::counted_here());
     });
   });
   return *pool_pointer.load(std::memory_order_acquire);
@@ -204,11 +178,59 @@ int pool_threads() {
   return current == nullptr ? 0 : current->size();
 }
 
+Call::Call(int given, Index members) : outer_(innermost), obeyed_(given > 0) {
+  pool();  // knows what to do in a forked child
+  const int outer = counted_here();
+  const int others = running.load(std::memory_order_relaxed) - outer;
+  threads_ = obeyed_ ? given : default_threads();
+  if (members > 0) {
+    if (!obeyed_) threads_ = std::max(1, threads_ - others);
+    threads_ = static_cast<int>(std::min<Index>(threads_, members));
+  }
+  // One from the callback of another counts for no more than both need.
+  counted_ = std::max(outer, members > 0 || obeyed_ ? threads_ : 1);
+  added_ = counted_ - outer;
+  running.fetch_add(added_, std::memory_order_relaxed);
+  innermost = this;
+}
+
+Call::~Call() {
+  innermost = outer_;
+  running.fetch_sub(added_, std::memory_order_relaxed);
+}
+
+bool Call::take_thread() {
+  if (obeyed_ || running.load(std::memory_order_relaxed) >= default_threads()) return false;
+  ++threads_;
+  ++counted_;
+  ++added_;
+  running.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+bool Call::give_thread_back() {
+  if (obeyed_ || threads_ == 1) return false;
+  if (running.load(std::memory_order_relaxed) <= default_threads()) return false;
+  --threads_;
+  --counted_;
+  --added_;
+  running.fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
+int Call::counted_here() { return innermost == nullptr ? 0 : innermost->counted_; }
+
+int Call::available(int threads) {
+  if (innermost != nullptr && innermost->obeyed_) return threads;
+  return threads - (running.load(std::memory_order_relaxed) - counted_here());
+}
+
 namespace detail {
 
 void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body) {
   constexpr auto kMost = static_cast<Index>(Ticket::kIndexMask) - 1;
-  if (Pool::inside || tasks > kMost || !pool().try_lock()) {
+  threads = Call::available(threads);
+  if (threads <= 1 || Pool::inside || tasks > kMost || !pool().try_lock()) {
     for (Index i = 0; i < tasks; ++i) call(body, i);
     return;
   }
