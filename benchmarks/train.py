@@ -6,7 +6,7 @@ timed. Rounds of all rivals follow one another (A B C, B C A, ...), the processe
 not are stopped, and every ratio is the median over rounds of two rates of the same round.
 
     python benchmarks/train.py --list
-    python benchmarks/train.py --set table --json benchmarks/results/train-table.json
+    python benchmarks/train.py --set table --json benchmarks/results/train.json --add
     python benchmarks/train.py --only '784-32-10/b32/.*t2' --rounds 7
 
 benchmarks/README.md says what is measured and how long it takes.
@@ -46,6 +46,7 @@ class Rival:
     every_count: bool = False  # its threads are the process's: one for each count up to the case's
     tolerance: float = 3e-5  # largest relative difference of its losses; see below
     least_width: int = 0  # of the first hidden layer
+    most_width: int = 1 << 30
 
 
 # Losses after the short fit: libraries that do the same agree to 1e-7, here and there to some 1e-6
@@ -61,7 +62,7 @@ RIVALS = {
     "torch-best": Rival("torch_runner.py", "best", "torch"),
     "jax": Rival("jax_runner.py", "", "jax", every_count=True),
     "tensorflow": Rival("tensorflow_runner.py", "", "tensorflow", every_count=True),
-    "sklearn": Rival("sklearn_runner.py", "", "sklearn"),
+    "sklearn": Rival("sklearn_runner.py", "", "sklearn", most_width=512),  # slower than all
     "numpy": Rival("numpy_runner.py", "", "sklearn"),
 }
 NOT_BY_DEFAULT = ("dlcore-uint8", "dlcore-float32", "dlcore-statistics", "numpy")
@@ -78,8 +79,8 @@ REQUIREMENTS = {
 ELEMENT_TOLERANCE = 1e-5
 # A turn in which other processes (or the host) used more of a CPU than this is taken again.
 FOREIGN, REPEATS = 0.05, 2
-# A round before or after which the machine does less than this of its peak is taken again.
-LEAST_PEAK = 0.85
+# A round before or after which the limits differ by more from the usual ones is taken again.
+TOLERATED = {"fma": 0.15, "streaming_copy": 0.3}
 # After so many rounds, who is so many times slower than the fastest stays out of the others.
 ROUNDS_OF_ALL, HOPELESS = 2, 1.5
 # From this width of the first layer on, no library with fewer threads has been the fastest peer.
@@ -412,13 +413,15 @@ def measure(
         reference = losses if reference is None else reference
     count = case["threads"]
     limits = [machine.limits(bench, [count]).get(count, {})]
+    while limits[0] and len(LIMITS.setdefault(count, [])) < 5:
+        LIMITS[count].append(machine.limits(bench, [count])[count])
     staying, spoiled = list(accepted), 0
     while accepted and len(limits) <= rounds:
         first = len(limits) % len(staying)
         for process in staying[first:] + staying[:first]:
             process.take_turn()
         limits.append(machine.limits(bench, [count]).get(count, {}))
-        if throttled(limits[-2:], count) and spoiled < rounds:
+        if other_machine(limits[-2:], count) and spoiled < rounds:
             spoiled += 1
             for process in staying:
                 process.rates.pop(), process.own.pop(), process.foreign.pop()
@@ -440,19 +443,26 @@ def measure(
     return result
 
 
-# The most operations a second of each number of threads in this run.
-PEAKS: dict[int, float] = {}
+# What dlcore-bench measured in this run, by number of threads.
+LIMITS: dict[int, list[dict[str, float]]] = {}
 
 
-def throttled(limits: list[dict[str, float]], threads: int) -> bool:
-    """Whether the machine was slower than it can be, before a round or after.
+def other_machine(limits: list[dict[str, float]], threads: int) -> bool:
+    """Whether the machine was not the usual one of this run, before a round or after.
 
-    Virtual CPUs may share a real core with others for seconds; two of them then do the work of one,
-    which no count of CPU time shows.
+    A virtual machine changes: its CPUs may share a real core with others for seconds, and then do
+    half the work, or lie apart from each other, and then have twice the bandwidth but share data
+    slowly. No count of CPU time shows either.
     """
-    rates = [each["fma"] for each in limits if each]
-    PEAKS[threads] = max([PEAKS.get(threads, 0.0), *rates])
-    return any(rate < LEAST_PEAK * PEAKS[threads] for rate in rates)
+    seen = LIMITS.setdefault(threads, [])
+    seen += limits[-1:]
+    for name, tolerance in TOLERATED.items():
+        if not all(limits) or len(seen) < 3:
+            return False
+        usual = statistics.median(each[name] for each in seen)
+        if any(abs(each[name] / usual - 1) > tolerance for each in limits):
+            return True
+    return False
 
 
 def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
@@ -599,7 +609,8 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
     elif case["kind"] == "fleet":
         names = [n for n in names if n not in NOT_IN_FLEETS]
     for name in names:
-        if "layers" in case and case["layers"][1] < RIVALS[name].least_width:
+        least, most = RIVALS[name].least_width, RIVALS[name].most_width
+        if "layers" in case and not least <= case["layers"][1] <= most:
             continue
         counts = {case["threads"]}
         if RIVALS[name].every_count and not ("layers" in case and case["layers"][1] >= WIDE):
@@ -644,7 +655,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 case |= {"folder": temporary, "data": temporary}
                 case["ways"] = ways.get(case["name"], {})
                 if case["kind"] != "elementwise":
-                    write_start(case, folder, steps=8)
+                    write_start(case, folder, steps=8 if case["layers"][1] <= WIDE else 3)
                 processes = []
                 for key in rivals_of(case, options):
                     if key not in running:

