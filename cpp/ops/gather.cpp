@@ -14,9 +14,9 @@ namespace {
 constexpr Index kChunkBytes = 2048;
 // About a microsecond of copying.
 constexpr Index kTaskElements = 1 << 12;
-// Rows of a shuffled batch lie anywhere in memory, which the hardware cannot foresee. They are asked
-// for this many bytes before they are needed, which reaches into the next batch: its first rows
-// come while this one is trained on.
+// Rows of a shuffled batch lie anywhere in memory, which the hardware cannot foresee. They are
+// asked for this many bytes before they are needed, which reaches into the next batch: its first
+// rows come while this one is trained on.
 constexpr Index kPrefetchBytes = 32768;
 
 /// Asks for a row, into the second-level cache.
@@ -93,9 +93,9 @@ bool find_not_finite(const RowsView& x, const Index* rows, Index count, Position
   return false;
 }
 
-template bool gather(const KernelsOf<float>&, int, const RowsView&, const Index*, Index, Index, float,
-                     float*, Index, Index, Index);
-template bool gather(const KernelsOf<double>&, int, const RowsView&, const Index*, Index, Index, double,
-                     double*, Index, Index, Index);
+template bool gather(const KernelsOf<float>&, int, const RowsView&, const Index*, Index, Index,
+                     float, float*, Index, Index, Index);
+template bool gather(const KernelsOf<double>&, int, const RowsView&, const Index*, Index, Index,
+                     double, double*, Index, Index, Index);
 
 }  // namespace dlcore::ops
