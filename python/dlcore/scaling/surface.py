@@ -33,8 +33,12 @@ SURFACE_FORMS = {
 }
 LOSSES = ("huber", "lad", "l2")
 # At fixed exponents the rest is linear, and solved, so only exponents need a grid.
-_EXPONENTS = (0.05, 0.2, 0.45, 0.9, 1.6)
-_ITERATIONS = 300
+_EXPONENTS = (0.02, 0.08, 0.2, 0.45, 0.9, 1.6)
+# Steps per start. The best one goes on for twenty times as many: where noise hides a term, the valley
+# to the edge of what is possible takes a thousand and more.
+_ITERATIONS, _FINISH = 300, 6000
+# Steps over the exponents alone before a descent of all: a search, only the coefficients, or none.
+_SEARCH, _SOLVE, _NEAR = 40, 0, -1
 # A gain below this share of the loss, for twice the data and twice the size, is not worth its cost.
 FLOOR_GAIN = 0.02
 
@@ -228,12 +232,14 @@ def fit_surface(
             f"fit_surface: form {form!r} needs at least {size} rows, found {len(surface)}"
         )
     problem = _Problem(surface, form, loss, float(delta), residuals, threads or 0)
-    places = problem.grid() if starts is None else np.ascontiguousarray(starts, np.float64)
-    if places.ndim != 2 or places.shape[1] != size or not np.isfinite(places).all():
-        raise ValueError(f"fit_surface: starts needs finite numbers, (s, {size})")
-    found, objective, _, _ = problem.solve(np.ones((1, len(surface))), places, far=True)
-    best = int(np.argmin(objective[0]))
-    return SurfaceFit(problem, found[0, best], float(objective[0, best]))
+    if starts is None:
+        vector, value = problem.best(np.ones(len(surface)))
+    else:
+        places = np.ascontiguousarray(starts, np.float64)
+        if places.ndim != 2 or places.shape[1] != size or not np.isfinite(places).all():
+            raise ValueError(f"fit_surface: starts needs finite numbers, (s, {size})")
+        vector, value = problem.best(np.ones(len(surface)), places)
+    return SurfaceFit(problem, vector, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +253,25 @@ class _Problem:
     residuals: str
     threads: int
 
-    def solve(self, weights: Array, starts: Array, far: bool) -> tuple[Array, Array, Any, Any]:
+    def best(self, weights: Array, starts: Array | None = None) -> tuple[Array, float]:
+        """The lowest place that any start leads to, and its objective."""
+        places = self.grid() if starts is None else starts
+        parts = [self.solve(weights[None, :], places, _SEARCH)]
+        if starts is None:
+            # The search sees relative residuals, not their logarithms, and may leave a shallow minimum.
+            parts.append(self.solve(weights[None, :], places, _SOLVE))
+        found, objective, _, converged = (np.concatenate(part, axis=1)[0] for part in zip(*parts))
+        at = int(np.argmin(objective))
+        vector, value = found[at], float(objective[at])
+        if not converged[at]:
+            further, lower, _, _ = self.solve(weights[None, :], vector[None, :], _NEAR, _FINISH)
+            if lower[0, 0] < value:
+                vector, value = further[0, 0], float(lower[0, 0])
+        return vector, value
+
+    def solve(
+        self, weights: Array, starts: Array, search: int, iterations: int = _ITERATIONS
+    ) -> tuple[Array, Array, Any, Any]:
         """Descend from every start for every row of weights."""
         found: tuple[Array, Array, Any, Any] = _native.fit_surface(
             self.form,
@@ -259,8 +283,8 @@ class _Problem:
             self.surface.loss,
             weights,
             starts,
-            far,
-            _ITERATIONS,
+            search,
+            iterations,
             self.threads,
         )
         return found
@@ -545,7 +569,7 @@ class SurfaceFit:
 
     def _refit(self, weights: Array) -> SurfaceBootstrap:
         found, _, _, _ = self._problem.solve(
-            np.ascontiguousarray(weights), self.vector[None, :], far=False
+            np.ascontiguousarray(weights), self.vector[None, :], _NEAR
         )
         vectors = np.ascontiguousarray(found[:, 0])
         return SurfaceBootstrap(vectors, self._published(vectors))
@@ -671,9 +695,7 @@ class SurfaceFit:
             if n < len(SURFACE_FORMS[form]) + 1:
                 continue
             problem = replace(self._problem, form=form)
-            vectors, objective, _, _ = problem.solve(focus[None, :], problem.grid(), far=True)
-            best = int(np.argmin(objective[0]))
-            view = SurfaceFit(problem, vectors[0, best], float(objective[0, best]))
+            view = SurfaceFit(problem, *problem.best(focus))
             found.append((view, view._refit(weights * focus).vectors))
         return found
 
