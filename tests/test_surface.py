@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 
 from dlcore import scaling
 from dlcore.data import DataError
-from dlcore.scaling.surface import SURFACE_FORMS, isoflop_parabola
+from dlcore.scaling.compute import isoflop_parabola
+from dlcore.scaling.surface import SURFACE_FORMS
 
 DATA = (
     Path(os.environ.get("DLCORE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "scaling"

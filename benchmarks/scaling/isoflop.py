@@ -11,7 +11,7 @@ import numpy as np
 from common import Array, Checks, heading
 
 from dlcore import scaling
-from dlcore.scaling.surface import SurfaceFit, _Problem
+from dlcore.scaling.surface import SurfaceFit
 
 SURFACES = {
     "Symmetric": (400, 400, 1.69, 0.31, 0.31),

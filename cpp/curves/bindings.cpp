@@ -72,8 +72,9 @@ void run(Index count, int threads, const std::function<void(int, Index)>& task) 
   }
 }
 
-/// Descends from every start for every row of weights. `search`: steps over the exponents alone before
-/// that, 0 to solve the coefficients only; below 0 the starts lie next to their minima already.
+/// Descends from every start for every row of weights. `search`: steps over the exponents alone
+/// before that, 0 to solve the coefficients only; below 0 the starts lie next to their minima
+/// already.
 py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::string& loss_name,
                       double delta, const py::array& log_parameters, const py::array& log_examples,
                       const py::array& loss_values, const py::array& weights,

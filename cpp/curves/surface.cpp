@@ -10,8 +10,8 @@ namespace {
 constexpr double kLargestExponent = 8.0;
 // A term this many e-folds below the loss is zero to rounding.
 constexpr double kNegligible = 38.0;
-// A term that least squares at fixed exponents does without starts this many e-folds below the loss:
-// low enough to do no harm, high enough for a derivative to bring it back.
+// A term that least squares at fixed exponents does without starts this many e-folds below the
+// loss: low enough to do no harm, high enough for a derivative to bring it back.
 constexpr double kAsleep = 6.0;
 
 double mean(Index n, const double* x) {

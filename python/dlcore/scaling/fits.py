@@ -23,7 +23,6 @@ from dlcore.scaling.forms import (
     ENSEMBLE,
     FORMS,
     LAST,
-    STRIDE,
     Form,
     Problem,
     fit_problems,
@@ -42,6 +41,7 @@ from dlcore.scaling.intervals import (
     roughness,
     table,
 )
+from dlcore.scaling.resampling import CurveBootstrap, resample
 
 if TYPE_CHECKING:
     from dlcore.scaling.decisions import Crossing, Plateau, Requirement
@@ -416,53 +416,17 @@ class CurveFit:
             If the curve has no parameters or not what the kind needs.
         """
         form, parameters = self._leading()
-        if resamples < 2:
-            raise ValueError(f"bootstrap: resamples needs at least 2, found {resamples}")
-        n = len(self.curve)
-        if kind == "auto":
-            if self.curve.counts.min() >= 3:
-                kind = "seeds"
-            else:
-                kind = "cases" if n >= 4 * form.size else "residuals"
-        generator = np.random.default_rng(seed)
-        fitted = log_values(form.native, parameters, self.log_x)[0]
-        problems = []
-        if kind == "cases":
-            for _ in range(resamples):
-                counts = np.bincount(generator.integers(0, n, n), minlength=n)
-                kept = counts > 0
-                problems.append(
-                    Problem(
-                        self.log_x[kept],
-                        self.log_y[kept],
-                        np.ones(int(kept.sum())),
-                        counts[kept].astype(float),
-                    )
-                )
-        elif kind == "residuals":
-            residuals = (self.log_y - fitted) * math.sqrt(n / max(n - form.size, 1))
-            for _ in range(resamples):
-                drawn = residuals[generator.integers(0, n, n)]
-                problems.append(Problem(self.log_x, fitted + drawn, np.ones(n), np.ones(n)))
-        elif kind == "seeds":
-            if self.curve.counts.min() < 2:
-                raise ValueError("bootstrap: kind 'seeds' needs at least two values at every x")
-            groups = np.split(self.curve.raw[:, 1], np.cumsum(self.curve.counts)[:-1])
-            for _ in range(resamples):
-                means = np.array([generator.choice(group, len(group)).mean() for group in groups])
-                means = np.maximum(means, self.curve.positive.min())
-                problems.append(Problem(self.log_x, np.log(means), np.ones(n), np.ones(n)))
-        else:
-            raise ValueError(
-                f"bootstrap: kind needs auto, cases, residuals or seeds, found {kind!r}"
-            )
-        warm = np.broadcast_to(parameters, (1, resamples, STRIDE))
-        found, _ = fit_problems(
-            [form.native], problems, self.loss, self.delta, 0, warm, self._threads
-        )
-        published = [form.publish(row) for row in found[0]]
-        return CurveBootstrap(
-            {name: np.array([row[name] for row in published]) for name in published[0]}, kind
+        return resample(
+            self.curve,
+            self._problem,
+            form,
+            parameters,
+            self.loss,
+            self.delta,
+            resamples,
+            seed,
+            kind,
+            self._threads,
         )
 
     # Forecasts
@@ -639,7 +603,7 @@ class CurveFit:
     @functools.cached_property
     def _diagnosis(self) -> tuple[tuple[str, ...], bool]:
         """Warning codes, and whether nothing can be forecast at all."""
-        from dlcore.scaling.decisions import diagnose
+        from dlcore.scaling.diagnosis import diagnose
 
         return diagnose(self)
 
@@ -679,31 +643,3 @@ class CurveFit:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())
         form = self.form if self.alone else f"{self.form}, leading {self.leading}"
         return f"CurveFit({form}: {shown})"
-
-
-@dataclass(frozen=True, eq=False)
-class CurveBootstrap:
-    """Parameters refitted to resamples.
-
-    Attributes
-    ----------
-    parameters : dict of str to array
-    kind : str
-        "cases", "residuals" or "seeds".
-    """
-
-    parameters: dict[str, Array]
-    kind: str
-
-    @property
-    def standard_errors(self) -> dict[str, float]:
-        """Standard deviations."""
-        return {name: float(values.std(ddof=1)) for name, values in self.parameters.items()}
-
-    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
-        """Percentile intervals."""
-        tail = 50 * (1 - level)
-        return {
-            name: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
-            for name, values in self.parameters.items()
-        }
