@@ -41,6 +41,7 @@ Y_COLUMNS = {
     "val_error": "rate",
     "val_loss": "loss",
 }
+ACCURACY = {"accuracy", "acc", "test_accuracy", "val_accuracy", "score"}
 SE_COLUMNS = ("se", "standard_error", "std_err", "stderr")
 
 
@@ -57,9 +58,11 @@ def find_column(
     for name, meaning in known.items():
         if name in plain:
             return plain[name], meaning
+    advice = "name it in the first line"
+    if "loss" in known and ACCURACY & {plain_name(name) for name in columns}:
+        advice = "write an accuracy as an error, 1 - accuracy"
     raise DataError(
-        f"{path}: needs a column named {need}, found {', '.join(columns) or 'none'}; "
-        "name it in the first line"
+        f"{path}: needs a column named {need}, found {', '.join(columns) or 'none'}; {advice}"
     )
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlcore.scaling.decisions import Requirement
+
 if TYPE_CHECKING:
     from dlcore.scaling.surface import SurfaceFit
 
@@ -112,6 +114,65 @@ def optimal(
         "ok" if set(codes) <= {"ISOFLOP_BIAS"} else "undetermined",
         tuple(codes),
     )
+
+
+def required(
+    fit: SurfaceFit, target: float, flops_per_example_parameter: float = 6, interval: float = 0.9
+) -> Requirement:
+    """Computation that a loss takes; see :meth:`dlcore.scaling.SurfaceFit.required`."""
+    if not (math.isfinite(target) and target > 0):
+        raise ValueError(f"required: target needs a positive number, found {target!r}")
+    k = flops_per_example_parameter
+    if not (math.isfinite(k) and k > 0):
+        raise ValueError(
+            f"required: flops_per_example_parameter needs a positive number, found {k!r}"
+        )
+    if not 0 < interval < 1:
+        raise ValueError(f"required: interval needs a share between 0 and 1, found {interval}")
+    codes = list(fit.warnings)
+    value = float(_log_product(fit, fit.vector, target)[0])
+    draws = np.sort(_log_product(fit, fit.draws.vectors, target))
+    count, tail = len(draws), (1 - interval) / 2
+    earliest = draws[int(tail * (count - 1))]
+    latest = draws[math.ceil((1 - tail) * (count - 1))]
+    if math.isinf(value):
+        codes.append("NOT_REACHABLE")
+        status = "not reachable" if math.isinf(earliest) else "undetermined"
+        return Requirement(target, None, None, None, status, tuple(codes), "compute")
+    used = k * fit.surface.parameters * fit.surface.examples
+    if max(value, latest) + math.log(k) > math.log(FARTHEST * used.max()):
+        codes.append("FAR_EXTRAPOLATION")
+
+    def plain(log_product: float) -> float | None:
+        total = log_product + math.log(k)
+        return math.exp(total) if total < 690 else None
+
+    low, high = (plain(float(edge)) for edge in (earliest, latest))
+    ok = not codes and high is not None
+    return Requirement(
+        target, plain(value), low, high, "ok" if ok else "undetermined", tuple(codes), "compute"
+    )
+
+
+def _log_product(fit: SurfaceFit, vectors: Array, target: float) -> Array:
+    """Log (N D) at which the best split has the loss ``target``; infinite where none has.
+
+    Along the best splits both terms fall as (N D)^-g, g = alpha beta / (alpha + beta).
+    """
+    rows = np.atleast_2d(vectors)
+    alpha, beta = np.maximum(rows[:, 3], 1e-9), np.maximum(rows[:, 4], 1e-9)
+    loss = np.full(len(rows), target)
+    if fit.form == "rosenfeld":
+        under = np.minimum(target / np.exp(rows[:, 5]), 1.0)
+        with np.errstate(divide="ignore"):
+            loss = target / np.sqrt(1 - under**2)
+    log_size, _ = optimum(rows, 0.0)
+    terms = np.logaddexp(rows[:, 0] - alpha * log_size, rows[:, 1] + beta * log_size)
+    above = loss - np.exp(rows[:, 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = (terms - np.log(above)) * (alpha + beta) / (alpha * beta)
+    found: Array = np.where(above > 0, result, np.inf)
+    return found
 
 
 def optimum(vectors: Array, product: float) -> tuple[Array, Array]:

@@ -61,11 +61,11 @@ class Requirement:
         unit = UNITS[self.kind]
         if self.status == "not reachable":
             return f"an error of {self.target:.4g} is not reachable: below the floor"
-        low = "" if self.low is None else f", at least {self.low:.3g}"
+        low = "" if self.low is None or self.low < 1 else f", at least {self.low:.3g} {unit}"
         if self.status == "ok":
             return f"{self.value:.3g} {unit} ({self.low:.3g} to {self.high:.3g})"
         why = "; ".join(WARNINGS[code] for code in self.warnings)
-        return f"undetermined{low} {unit}" + (f" ({why})" if why else "")
+        return f"undetermined{low}" + (f" ({why})" if why else "")
 
 
 def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement:
@@ -307,7 +307,7 @@ class Crossing:
         "ok" or "undetermined".
     warnings : tuple of str
     better_before, better_after : str
-        "first" or "second", the one whose error is smaller.
+        "first" or "second", the one whose error is smaller just before and from then on.
     """
 
     exists: bool | None
@@ -377,6 +377,7 @@ def crossing(first: CurveFit, second: CurveFit, interval: float = 0.9) -> Crossi
             after,
         )
     i = int(signs[-1])
+    before = "first" if gap[i] < 0 else "second"
     at = log_x[i] + gap[i] / (gap[i] - gap[i + 1]) * (log_x[i + 1] - log_x[i])
     left = np.nonzero(sure[: i + 1])[0]
     right = np.nonzero(sure[i + 1 :])[0]

@@ -57,9 +57,21 @@ _ORIGINS = 5
 _PRIOR = {"power": 0.02}
 # Evidence counts as that of at most so many points: neighbours on a dense curve are not independent.
 _EVIDENCE = 20
+_NEAR = 0.15  # octaves within which points tell of each other, where they lie so close
 _LARGEST = 50.0  # of anything that a log of y may be off by
 # The shrinkage expected before back-tests, and how much that counts.
 _KEEP, _KEEP_WEIGHT = 0.5, 0.2
+
+
+# What a fit works out once, and a member of it anew.
+_CACHED = (
+    "standard_errors",
+    "backtests",
+    "rough",
+    "_diagnosis",
+    "_global_residuals",
+    "_usual_residual",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +266,7 @@ class CurveFit:
                     f"member: name needs one of {', '.join([*self.names, LAST])}, found {name!r}"
                 )
         result = copy.copy(self)
-        for cached in ("standard_errors", "backtests", "rough", "_diagnosis"):
+        for cached in _CACHED:
             result.__dict__.pop(cached, None)
         result._choose(name, () if name == LAST else (name,), False)
         return result
@@ -506,11 +518,40 @@ class CurveFit:
 
     def log_forecast(self, log_x: Array) -> Array:
         """Log of the forecast, before bounds."""
+        value = self._global(log_x)
+        inside = log_x <= self.log_x[-1]
+        if not self.alone and inside.any():
+            # Where the data say otherwise than every form, the data are right.
+            mean, square, points = self._local_residuals(log_x[inside])
+            own = self._usual_residual**2 / points
+            value[inside] += mean * np.maximum(1 - own / np.maximum(mean**2, 1e-300), 0)
+        return value
+
+    def _global(self, log_x: Array) -> Array:
         origin = self.origins[0]
         mean = self.member_weights(origin) @ self.forecasts(origin, log_x)
         if self.alone:
-            return np.clip(mean, self._least, self._most)
+            result: Array = np.clip(mean, self._least, self._most)
+            return result
         return self._drawn(log_x, mean, origin)
+
+    @functools.cached_property
+    def _global_residuals(self) -> Array:
+        result: Array = self.log_y - self._global(self.log_x)
+        return result
+
+    @functools.cached_property
+    def _usual_residual(self) -> float:
+        return 1.4826 * float(np.median(np.abs(self._global_residuals))) + 1e-9
+
+    def _local_residuals(self, log_x: Array) -> tuple[Array, Array, Array]:
+        """Mean and mean square of the residuals near each x, and of how many points."""
+        away = np.abs(log_x[:, None] - self.log_x[None, :])
+        second = np.sort(away, axis=1)[:, min(1, away.shape[1] - 1)]
+        weight = np.exp(-0.5 * (away / np.maximum(second, _NEAR * OCTAVE)[:, None]) ** 2)
+        weight /= weight.sum(axis=1, keepdims=True)
+        mean = weight @ self._global_residuals
+        return mean, weight @ self._global_residuals**2, 1 / (weight**2).sum(axis=1)
 
     def _drawn(self, log_x: Array, mean: Array, origin: Origin) -> Array:
         """The forms' mean, drawn to the last value; inside the data this fades within an octave."""
@@ -595,7 +636,9 @@ class CurveFit:
             parts = features.parts[:, :2]
             # A normal quantile at 90 % is 1.645; both sides together have 2 * 1.645 of scale.
             low, high = shipped.limits(self.form, 0.9)
-            result[~beyond] = np.sqrt((parts**2).sum(axis=1)) * 2 * 1.645 / (high - low)
+            _, near, _ = self._local_residuals(log_x[~beyond])
+            square = (parts**2).sum(axis=1) + np.maximum(near - self._usual_residual**2, 0)
+            result[~beyond] = np.sqrt(square) * 2 * 1.645 / (high - low)
         return result
 
     # What is wrong with the curve

@@ -23,11 +23,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlcore._core import curves as _native
 from dlcore.data import DataError
-from dlcore.scaling.columns import column_numbers, find_column, plain_name, read_table
-from dlcore.scaling.compute import OptimalSplit, isoflop_bias, optimal
+from dlcore.scaling.columns import (
+    X_COLUMNS,
+    Y_COLUMNS,
+    column_numbers,
+    find_column,
+    plain_name,
+    read_table,
+)
+from dlcore.scaling.compute import OptimalSplit, isoflop_bias, optimal, required
 
 if TYPE_CHECKING:
     from dlcore.scaling.advice import SurfaceAdvice
+    from dlcore.scaling.decisions import Requirement
 
 Array = NDArray[np.float64]
 
@@ -58,7 +66,9 @@ _EXAMPLE_COLUMNS = {
     "n_train": "data",
     "data": "data",
 }
-_LOSS_COLUMNS = {"loss": "loss", "error": "rate", "y": "loss", "val_loss": "loss"}
+# Beside columns of their own, x and y are something else, such as places in a figure.
+_LOSS_COLUMNS = {**{name: kind for name, kind in Y_COLUMNS.items() if name != "y"}, "y": "loss"}
+_COMPUTE_COLUMNS = {name: kind for name, kind in X_COLUMNS.items() if kind == "compute"}
 
 
 class LossSurface:
@@ -97,13 +107,16 @@ class LossSurface:
             )
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> LossSurface:
+    def from_csv(cls, path: str | Path, flops_per_example_parameter: float = 6) -> LossSurface:
         """Read a surface from a CSV file with a header.
 
         Parameters
         ----------
         path : str or Path
-            Columns parameters (or n, params), examples (or d, m, tokens) and loss (or error).
+            Columns parameters (or n, params, model_size), examples (or d, m, tokens) and loss (or
+            error). Where there is no column of examples, one of compute (or flops) gives them.
+        flops_per_example_parameter : float, default 6
+            k of compute = k * parameters * examples.
 
         Returns
         -------
@@ -115,23 +128,32 @@ class LossSurface:
             With one sentence that names the file, the row and the column.
         """
         columns, rows = read_table(Path(path))
+        plain = {plain_name(name) for name in columns}
+        by_compute = not plain & set(_EXAMPLE_COLUMNS) and bool(plain & set(_COMPUTE_COLUMNS))
         names = [
             find_column(columns, _PARAMETER_COLUMNS, path, "parameters")[0],
-            find_column(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
-            find_column(columns, _LOSS_COLUMNS, path, "loss")[0],
+            find_column(columns, _COMPUTE_COLUMNS, path, "compute")[0]
+            if by_compute
+            else find_column(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
+            find_column(columns, _LOSS_COLUMNS, path, "loss or error")[0],
         ]
-        values = column_numbers(path, columns, rows, names)
+        size, other, loss = (np.array(v) for v in column_numbers(path, columns, rows, names))
         try:
-            return cls(*values)
+            if by_compute:
+                return cls(
+                    size, other / flops_per_example_parameter / _positive(names[0], size), loss
+                )
+            return cls(size, other, loss)
         except ValueError as error:
             raise DataError(f"{path}: {error}") from None
 
     @staticmethod
     def is_surface(path: str | Path) -> bool:
-        """Whether a CSV file's header has both parameters and examples."""
+        """Whether a CSV file's header has parameters (or N) and examples (or D, or compute)."""
         plain = {plain_name(name) for name in read_table(Path(path))[0]}
         sizes = plain & {"parameters", "params", "model_size"}
-        return bool(sizes) and bool(plain & set(_EXAMPLE_COLUMNS))
+        others = plain & {*_EXAMPLE_COLUMNS, *_COMPUTE_COLUMNS}
+        return {"n", "d"} <= plain or bool(sizes and others)
 
     def where(self, kept: ArrayLike) -> LossSurface:
         """The rows for which ``kept`` is true."""
@@ -595,6 +617,40 @@ class SurfaceFit:
             If an argument is not positive.
         """
         return optimal(self, compute, flops_per_example_parameter, interval)
+
+    def required(
+        self, target: float, flops_per_example_parameter: float = 6, interval: float = 0.9
+    ) -> Requirement:
+        """Computation at whose best split the loss comes down to a target.
+
+        Parameters
+        ----------
+        target : float
+            Loss to reach.
+        flops_per_example_parameter : float, default 6
+            k of C = k N D.
+        interval : float, default 0.9
+            Level of the bootstrap interval.
+
+        Returns
+        -------
+        Requirement
+            "not reachable" where the target lies below the floor E, by more than the interval.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not positive.
+
+        Examples
+        --------
+        >>> size, data = (g.ravel() for g in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
+        >>> found = fit_surface(LossSurface(size, data, 1.7 + 400 / size**0.34 + 410 / data**0.28))
+        >>> need = found.required(3.0)
+        >>> round(found.optimal(need.value).loss, 6), found.required(1.6).status
+        (3.0, 'not reachable')
+        """
+        return required(self, target, flops_per_example_parameter, interval)
 
     def isoflop_bias(
         self,
