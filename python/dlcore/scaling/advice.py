@@ -111,6 +111,14 @@ def advise(
     ------
     ValueError
         If an argument is not positive, or ``confidence`` not above 0.5 and below 1.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LossSurface, fit_surface
+    >>> size, data = (g.ravel() for g in np.meshgrid([1e3, 1e4, 1e5, 1e6], [1e2, 1e3, 1e4, 1e5]))
+    >>> found = fit_surface(LossSurface(size, data, 0.1 + 2 / size**0.5 + 2 / data**0.3))
+    >>> advise(found, m=1e4, parameters=1e6, cost_example=1e-4, cost_parameter=1e-6)
+    'more_data'
     """
     for name, value in (
         ("m", m),

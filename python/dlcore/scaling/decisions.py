@@ -81,12 +81,24 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
     Returns
     -------
     Requirement
-        "not reachable" where the target lies below what the curve tends to by more than the interval.
+        "not reachable" where the target lies below what the curve tends to: below the interval as far
+        as forecasts are trusted, and below the floors, with their errors, of the forms that fit.
 
     Raises
     ------
     ValueError
         If the target is not a positive number within the bounds.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> found = fit(LearningCurve(x, [0.05 + 2 * m**-0.5 for m in x], bounds=(0, 1)))
+    >>> need = required(found, 0.06)  # truly 40,000
+    >>> need.status, round(need.value, -4), need.low < 40000 < need.high
+    ('ok', 40000.0, True)
+    >>> print(required(found, 0.01))
+    an error of 0.01 is not reachable: below the floor
     """
     low_bound, high_bound = fit.curve.bounds
     if not (math.isfinite(target) and target > 0 and low_bound <= target <= high_bound):
@@ -114,8 +126,8 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
         far = last + np.linspace(trusted, _FAR * OCTAVE, 400)
         later = fit.log_forecast(far)
         reached = _first_below(far, later, goal)
-        end = float(later.min())
-        if reached is None and not hopeless and end + below * float(scale[-1]) > goal:
+        end = float(later.min()) + below * float(scale[-1])
+        if not hopeless and end > goal and _above_for_ever(fit, goal) >= (1 + interval) / 2:
             codes.append("NOT_REACHABLE")
             return Requirement(
                 target, None, None, None, "not reachable", tuple(codes), fit.curve.kind
@@ -140,6 +152,25 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
         tuple(dict.fromkeys(codes)),
         fit.curve.kind,
     )
+
+
+def _above_for_ever(fit: CurveFit, goal: float) -> float:
+    """Share of the forms, by their evidence, whose floor lies above the goal, with its error."""
+    origin = fit.origins[0]
+    share = np.sqrt(origin.weights)
+    share /= share.sum()
+    far = fit.log_x[-1:] + _FAR * OCTAVE
+    total = 0.0
+    for place, form in enumerate(fit.forms):
+        if share[place] < 1e-3:
+            continue
+        parameters = np.ascontiguousarray(origin.parameters[place])
+        value = float(log_values(form.native, parameters, far)[0, 0])
+        spread, _ = covariance(fit, place)
+        slope = _native.curve_derivatives(form.native, parameters, far)[0][0]
+        error = math.sqrt(max(float(slope @ spread @ slope), 0.0) + 1e-12)
+        total += float(share[place]) * NormalDist().cdf(max(min((value - goal) / error, 8), -8))
+    return total
 
 
 def _first_below(log_x: Array, values: Array, goal: float) -> float | None:
@@ -226,6 +257,15 @@ def plateau(
     ------
     ValueError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> plateau(fit(LearningCurve(x, [0.2 + 30 / m for m in x]))).flat
+    True
+    >>> plateau(fit(LearningCurve(x, [3 * m**-0.3 for m in x]))).flat
+    False
     """
     if not 0 < relative_gain < 1:
         raise ValueError(
@@ -337,6 +377,16 @@ def crossing(first: CurveFit, second: CurveFit, interval: float = 0.9) -> Crossi
     ------
     ValueError
         If the curves are not over the same kind of x, or share no range.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> simple = fit(LearningCurve(x, [0.2 + 2 / m for m in x]))
+    >>> network = fit(LearningCurve(x, [0.1 + 4 * m**-0.5 for m in x]))
+    >>> found = crossing(simple, network)  # truly near 1,570
+    >>> found.exists, found.better_after, 1500 < found.value < 1650
+    (True, 'second', True)
     """
     if first.curve.kind != second.curve.kind:
         raise ValueError(
@@ -452,6 +502,18 @@ def cheapest(
     ------
     ValueError
         If there is no fit.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> simple = fit(LearningCurve(x, [0.2 + 2 / m for m in x]))
+    >>> network = fit(LearningCurve(x, [0.1 + 4 * m**-0.5 for m in x]))
+    >>> for m in (1600, 51200):
+    ...     choice = cheapest({"simple": simple, "network": network}, m, delta=0.01)
+    ...     print(choice.cheapest, choice.status)
+    simple ok
+    network ok
     """
     if not fits:
         raise ValueError("cheapest: fits needs at least one fit")

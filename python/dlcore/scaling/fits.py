@@ -461,6 +461,14 @@ class CurveFit:
         ------
         ValueError
             If x_new is not positive or ``interval`` not a share.
+
+        Examples
+        --------
+        >>> x = [100 * 2**j for j in range(9)]
+        >>> found = fit(LearningCurve(x, [0.05 + 2 * m**-0.5 for m in x], bounds=(0, 1)))
+        >>> shown = found.predict([51200, 1e12])
+        >>> round(float(shown.value[0]), 3), shown.statuses, shown.warnings[0]
+        (0.059, ('ok', 'undetermined'), 'FAR_EXTRAPOLATION')
         """
         x = np.atleast_1d(np.asarray(x_new, np.float64))
         if x.ndim != 1 or not (np.isfinite(x) & (x > 0)).all():
@@ -522,7 +530,7 @@ class CurveFit:
         inside = log_x <= self.log_x[-1]
         if not self.alone and inside.any():
             # Where the data say otherwise than every form, the data are right.
-            mean, square, points = self._local_residuals(log_x[inside])
+            mean, _, points = self._local_residuals(log_x[inside])
             own = self._usual_residual**2 / points
             value[inside] += mean * np.maximum(1 - own / np.maximum(mean**2, 1e-300), 0)
         return value

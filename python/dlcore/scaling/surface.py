@@ -283,7 +283,7 @@ class Problem:
         parts = [self.solve(weights[None, :], places, _SEARCH)]
         if starts is None:
             # The search sees relative residuals, not their logarithms, and may leave a shallow minimum.
-            parts.append(self.solve(weights[None, :], places, _SOLVE))
+            parts.append(self.solve(weights[None, :], places[-(len(_EXPONENTS) ** 2) :], _SOLVE))
         found, objective, _, converged = (np.concatenate(part, axis=1)[0] for part in zip(*parts))
         at = int(np.argmin(objective))
         vector, value = found[at], float(objective[at])

@@ -33,17 +33,15 @@ def views(
     """
     n = len(fit.surface)
     x, y = np.log(fit.surface.parameters), np.log(fit.surface.examples)
-    cells = np.unique(np.column_stack([x, y]), axis=0, return_inverse=True)[1].ravel()
+    cells, counts = _cells(x, y)
     generator = np.random.default_rng(0)
-    count = int(cells.max()) + 1
-    # Within a cell seeds are drawn again; cells too where there are enough of them.
+    count = len(counts)
+    # Cells are drawn whole: what the seeds of one have in common is no noise that averages out.
     weights = np.zeros((draws, n))
     for row in weights:
         chosen = generator.integers(0, count, count)
         np.add.at(row, np.arange(n), np.bincount(chosen, minlength=count)[cells].astype(float))
-    away = ((x - log_parameters) / max(0.6 * float(np.ptp(x)), 0.5)) ** 2
-    away += ((y - log_examples) / max(0.6 * float(np.ptp(y)), 0.5)) ** 2
-    near = np.exp(-0.5 * (away - away.min()))
+    near = _near(x, y, log_examples, log_parameters, 0.6, 0.5)
     other = "rosenfeld" if fit.form == "chinchilla" else "chinchilla"
     found = [(fit, fit.refit(weights).vectors)]
     for form, focus in ((other, np.ones(n)), (fit.form, near)):
@@ -57,12 +55,7 @@ def views(
 
 def misfit(fit: SurfaceFit) -> bool:
     """Whether means of repeated runs lie further off than their spread explains (F test, 0.1 %)."""
-    cells = np.unique(
-        np.column_stack([fit.surface.parameters, fit.surface.examples]),
-        axis=0,
-        return_inverse=True,
-    )[1].ravel()
-    counts = np.bincount(cells)
+    cells, counts = _cells(fit.surface.parameters, fit.surface.examples)
     within = int((counts - 1).sum())
     between = len(counts) - len(fit.vector)
     if within < 5 or between < 1:
@@ -80,6 +73,9 @@ def misfit(fit: SurfaceFit) -> bool:
 def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple[Array, Array]:
     """Slopes of log loss over (log examples, log parameters) near a point, by a plane.
 
+    Where neighbouring cells lie off the fitted surface to different sides by more than their noise, there
+    is structure as narrow as the grid, and the slope at a point is known no better than it varies.
+
     Parameters
     ----------
     fit : SurfaceFit
@@ -91,9 +87,7 @@ def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple
     covariance : array, (2, 2)
     """
     x, y = np.log(fit.surface.parameters), np.log(fit.surface.examples)
-    away = ((x - log_parameters) / max(0.25 * float(np.ptp(x)), 0.3)) ** 2
-    away += ((y - log_examples) / max(0.25 * float(np.ptp(y)), 0.3)) ** 2
-    weight = np.exp(-0.5 * (away - away.min()))
+    weight = _near(x, y, log_examples, log_parameters, 0.25, 0.3)
     design = np.column_stack([np.ones_like(x), y - log_examples, x - log_parameters])
     gram = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(3)
     inverse = np.linalg.inv(gram)
@@ -103,5 +97,43 @@ def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple
     freedom = max(float(weight.sum() ** 2 / (weight**2).sum()) - 3, 1)
     noise = float(weight @ residuals**2) / float(weight.sum()) * (freedom + 3) / freedom
     middle = design.T @ (design * (weight**2)[:, None])
-    covariance = noise * inverse @ middle @ inverse
-    return found[1:], covariance[1:, 1:]
+    covariance = (noise * inverse @ middle @ inverse)[1:, 1:]
+    covariance += np.diag(_bends(fit, x, y, weight))
+    return found[1:], covariance
+
+
+def _bends(fit: SurfaceFit, x: Array, y: Array, weight: Array) -> tuple[float, float]:
+    """Mean square slope, between neighbours, of what the fit leaves over, along examples and size."""
+    cells, counts = _cells(x, y)
+    first = np.unique(cells, return_index=True)[1]
+    means = np.bincount(cells, fit.log_residuals) / counts
+    within = float(((fit.log_residuals - means[cells]) ** 2).sum())
+    variance = within / max(len(x) - len(counts), 1) / counts
+    found = []
+    for along, across in ((y[first], x[first]), (x[first], y[first])):
+        order = np.lexsort((along, across))
+        i, j = order[:-1], order[1:]
+        pair = across[i] == across[j]
+        i, j = i[pair], j[pair]
+        square = (means[i] - means[j]) ** 2 - variance[i] - variance[j]
+        share = weight[first][i] * weight[first][j]
+        total = float(share.sum())
+        mean = float(share @ (square / (along[j] - along[i]) ** 2)) / total if total > 0 else 0.0
+        found.append(max(mean, 0.0))
+    return found[0], found[1]
+
+
+def _cells(x: Array, y: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Number of each run's cell, and how many runs each cell has."""
+    cells = np.unique(np.column_stack([x, y]), axis=0, return_inverse=True)[1].ravel()
+    return cells, np.bincount(cells)
+
+
+def _near(
+    x: Array, y: Array, log_examples: float, log_parameters: float, share: float, least: float
+) -> Array:
+    """Weights of runs: a Gaussian whose width is a share of the range, one at the nearest run."""
+    away = ((x - log_parameters) / max(share * float(np.ptp(x)), least)) ** 2
+    away += ((y - log_examples) / max(share * float(np.ptp(y)), least)) ** 2
+    result: Array = np.exp(-0.5 * (away - away.min()))
+    return result
