@@ -12,6 +12,8 @@ from dlcore.scaling.surface import SURFACE_FORMS, SurfaceFit
 
 Array = NDArray[np.float64]
 
+_WINDOW = 0.25  # width of the plane's Gaussian window, as a share of the runs' range
+
 
 def views(
     fit: SurfaceFit, log_examples: float, log_parameters: float, draws: int
@@ -74,7 +76,7 @@ def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple
     """Slopes of log loss over (log examples, log parameters) near a point, by a plane.
 
     Where neighbouring cells lie off the fitted surface to different sides by more than their noise, there
-    is structure as narrow as the grid, and the slope at a point is known no better than it varies.
+    is structure as narrow as the grid, and the slopes are known no better than that lets them vary.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple
     covariance : array, (2, 2)
     """
     x, y = np.log(fit.surface.parameters), np.log(fit.surface.examples)
-    weight = _near(x, y, log_examples, log_parameters, 0.25, 0.3)
+    weight = _near(x, y, log_examples, log_parameters, _WINDOW, 0.3)
     design = np.column_stack([np.ones_like(x), y - log_examples, x - log_parameters])
     gram = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(3)
     inverse = np.linalg.inv(gram)
@@ -103,7 +105,11 @@ def slopes(fit: SurfaceFit, log_examples: float, log_parameters: float) -> tuple
 
 
 def _bends(fit: SurfaceFit, x: Array, y: Array, weight: Array) -> tuple[float, float]:
-    """Mean square slope, between neighbours, of what the fit leaves over, along examples and size."""
+    """Variance of a plane's slopes along examples and size by what the fit leaves over.
+
+    That is the mean square slope between neighbours of what is left over, less that of the noise, over
+    the number of neighbours that the plane averages.
+    """
     cells, counts = _cells(x, y)
     first = np.unique(cells, return_index=True)[1]
     means = np.bincount(cells, fit.log_residuals) / counts
@@ -115,11 +121,15 @@ def _bends(fit: SurfaceFit, x: Array, y: Array, weight: Array) -> tuple[float, f
         i, j = order[:-1], order[1:]
         pair = across[i] == across[j]
         i, j = i[pair], j[pair]
+        if len(i) == 0:
+            found.append(0.0)
+            continue
         square = (means[i] - means[j]) ** 2 - variance[i] - variance[j]
         share = weight[first][i] * weight[first][j]
-        total = float(share.sum())
-        mean = float(share @ (square / (along[j] - along[i]) ** 2)) / total if total > 0 else 0.0
-        found.append(max(mean, 0.0))
+        mean = float(share @ (square / (along[j] - along[i]) ** 2)) / float(share.sum())
+        # A Gaussian window of this many steps counts like 2 sqrt(pi) times as many equal ones.
+        steps = _WINDOW * float(np.ptp(along)) / float(np.median(along[j] - along[i]))
+        found.append(max(mean, 0.0) / max(2 * math.sqrt(math.pi) * steps, 1.0))
     return found[0], found[1]
 
 
