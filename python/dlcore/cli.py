@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Commands with an argument parser of their own: module, what they do.
 ELSEWHERE = {
-    "forecast": ("dlcore.scaling.forecast_cli", "fit and forecast a learning curve"),
+    "forecast": ("dlcore.scaling.forecast", "fit and forecast curves and surfaces of your own"),
     "bench": ("dlcore.bench", "check and time this installation"),
 }
 LAB = ("scipy", "sklearn", "pandas", "matplotlib", "tqdm")
