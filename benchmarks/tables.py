@@ -75,7 +75,8 @@ def title(case: Case) -> str:
 def rate(case: Case, value: float) -> str:
     """Examples a second, or the time of one call."""
     if case["kind"] != "elementwise":
-        return f"{value / 1e3:,.0f} k/s" if value >= 1e4 else f"{value / 1e3:.2f} k/s"
+        digits = 0 if value >= 1e5 else 1 if value >= 1e4 else 2
+        return f"{value / 1e3:,.{digits}f} k/s"
     for unit, size in (("ms", 1e-3), ("us", 1e-6)):
         if 1 / value >= size:
             return f"{1 / value / size:.3g} {unit}"
@@ -105,6 +106,8 @@ def caption(result: dict[str, Any], file: str, cases: Sequence[Case]) -> str:
     known = [f"{LIBRARIES[name]} {versions[name][key]}" for name, key in names if name in versions]
     days = sorted({case.get("date", result["date"])[:10] for case in cases})
     revisions = sorted({case.get("revision", result["revision"]) for case in cases})
+    if not cases:
+        return "\nNot measured.\n"
     return (
         f"\n{machine['cpu']}, {machine['allowed_cores']} cores, "
         f"{', '.join(machine['instruction_set'])}; {' and '.join(days)}; dlcore at "

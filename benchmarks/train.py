@@ -646,8 +646,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kept: list[dict[str, Any]] = []
     if options.add and options.json and Path(options.json).exists():
         earlier = json.loads(Path(options.json).read_text())
-        again = {case["name"] for case in cases}
-        kept = [case for case in earlier["cases"] if case["name"] not in again]
+        kept = earlier["cases"]
         result["versions"] = earlier["versions"]
         for case in earlier["cases"]:
             if case.get("limits"):
@@ -678,6 +677,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 measured = measure(case, processes, bench, options.rounds)
                 refused += sum("its " in r.get("refused", "") for r in measured["rivals"])
                 measured["revision"] = result["revision"]
+                kept = [case for case in kept if case["name"] != measured["name"]]
                 kept.append(measured)
                 kept.sort(key=lambda case: order.get(case["name"], len(order)))
                 result["cases"] = kept
