@@ -90,8 +90,8 @@ def test_kept_network_is_the_one_of_the_record(here, capsys):
     assert cli.main(["study", *QUICK, "--m", "80", "--learners", "relu,sigmoid"]) == 0
     card = json.loads((here / "study-digits/model/model.json").read_text())
     data = load("digits")
+    from dlcore.scaling.networks import network_prediction
     from dlcore.scaling.study import Study
-    from dlcore.scaling.training import network_prediction
 
     network, preprocessing = load_model(here / "study-digits/model")
     study = Study(

@@ -22,7 +22,7 @@ from dlcore.scaling.metrics import METRICS, Prediction, metric_for
 from dlcore.scaling.runs import Result, execute
 from dlcore.scaling.study import Study
 from dlcore.scaling.summary import Estimate, Summary, estimate
-from dlcore.scaling.training import Work
+from dlcore.scaling.work import Work
 
 TINY = {"sizes": [8], "learners": ["relu", "logistic"], "seeds": 2, "m": [20, 60]}
 

@@ -29,6 +29,10 @@ _PLAIN = (
 _HASHED = ("rows", "sample_weight", "validation_y", "validation_weight")
 
 
+class CheckpointError(ValueError):
+    """A file that is there, but that the fit cannot go on from."""
+
+
 class Checkpoint:
     """Where one fit keeps its state.
 
@@ -46,7 +50,7 @@ class Checkpoint:
 
     Raises
     ------
-    ValueError
+    CheckpointError
         If the file is there but is damaged or of another fit.
     """
 
@@ -94,7 +98,7 @@ class Checkpoint:
             return {**state, **{name: arrays[name] for name in _ARRAYS}}
         except (KeyError, ValueError) as error:
             what = "it is no checkpoint" if isinstance(error, KeyError) else str(error)
-            raise ValueError(
+            raise CheckpointError(
                 f"{operation}: cannot go on from checkpoint {self._path}: {what}; remove the file "
                 "to begin anew"
             ) from None

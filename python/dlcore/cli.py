@@ -175,6 +175,9 @@ def _add_study(commands: Any) -> None:
     how.add_argument("--dask", metavar="ADDRESS", help="make the runs on a Dask cluster")
     how.add_argument("--budget", metavar="SECONDS", type=float, help="start no run after so long")
     how.add_argument(
+        "--budget-runs", metavar="N", type=_positive, help="make no more than so many runs"
+    )
+    how.add_argument(
         "--workers", metavar="N", type=_positive, help="runs at a time, default one per CPU"
     )
     how.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -247,7 +250,11 @@ def _study(options: argparse.Namespace) -> int:
     )
     with _executor(options.dask) as executor:
         outcome = study.run(
-            executor, options.budget, workers=options.workers, progress=not options.quiet
+            executor,
+            options.budget,
+            budget_runs=options.budget_runs,
+            workers=options.workers,
+            progress=not options.quiet,
         )
     try:
         _tell(study, outcome, folder)

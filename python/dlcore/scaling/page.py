@@ -16,8 +16,8 @@ import numpy as np
 from dlcore.scaling import figures
 from dlcore.scaling.learners import ACTIVATIONS, LEARNING_RATES, TRAINING
 from dlcore.scaling.outlook import FACTORS, Exchange, Outlook
-from dlcore.scaling.runs import machine
 from dlcore.scaling.summary import LEVEL, Advice, Summary, cell
+from dlcore.scaling.work import machine
 
 if TYPE_CHECKING:
     from dlcore.scaling.report import Findings

@@ -26,9 +26,11 @@ from dlcore.data import (
 )
 from dlcore.scaling.grid import subset
 from dlcore.scaling.metrics import Prediction
+from dlcore.scaling.networks import network_prediction
 from dlcore.scaling.preprocessing import Preprocessing
 from dlcore.scaling.store import write_atomically
-from dlcore.scaling.training import Job, network_prediction, train_networks
+from dlcore.scaling.training import train_one
+from dlcore.scaling.work import Job
 from dlcore.tables import encode_table, read_table
 
 if TYPE_CHECKING:
@@ -95,10 +97,10 @@ def keep_best_network(study: Study, folder: str | Path) -> Path | None:
         result.run.seed,
         rows,
         epochs=result.facts["epochs"],
+        kept=folder.with_name(f".{folder.name}.training"),
     )
-    (trained,) = train_networks(study.work, [job])
-    if isinstance(trained, Exception):
-        raise trained
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    trained = train_one(study.work, job)
     if trained.network is None or trained.preprocessing is None:
         return None  # the m labels are of one class, which is then always predicted
     folder.mkdir(parents=True, exist_ok=True)

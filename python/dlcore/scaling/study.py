@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -28,10 +28,11 @@ from dlcore.scaling import grid
 from dlcore.scaling.grid import Run
 from dlcore.scaling.learners import DEFAULT_SIZES, Learner, choose, default_learners
 from dlcore.scaling.metrics import metric_for
+from dlcore.scaling.progress import Folder
 from dlcore.scaling.runs import Failure, Result, quiet_libraries
 from dlcore.scaling.store import Store
 from dlcore.scaling.summary import Advice, Curve, Summary
-from dlcore.scaling.training import Stopped, Work
+from dlcore.scaling.work import Stopped, Work
 from dlcore.scaling.workers import Placement
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Study:
         executor: Executor | None = None,
         budget_seconds: float | None = None,
         *,
+        budget_runs: int | None = None,
         workers: int | None = None,
         progress: bool | Callable[[Result], object] = False,
     ) -> Outcome:
@@ -191,6 +193,8 @@ class Study:
             Where runs are made; default threads of this process, one run at a time each.
         budget_seconds : float, optional
             No run is started after it; those under way are finished.
+        budget_runs : int, optional
+            No more runs than these are made.
         workers : int, optional
             Threads where no executor is given; default one per CPU that this process may use.
         progress : bool or callable, default False
@@ -204,6 +208,8 @@ class Study:
         start = time.monotonic()
         finished = self.store.finished(self.runs)
         waiting = [run for run in self.runs if run.key() not in finished]
+        if budget_runs is not None and budget_runs < 1:
+            raise DataError(f"a budget of runs needs at least 1, not {budget_runs}")
         stop = threading.Event()
         own = None
         if executor is None:
@@ -214,18 +220,25 @@ class Study:
         interrupted = False
         with contextlib.ExitStack() as stack:
             stack.enter_context(quiet_libraries())
-            place = Placement(executor, replace(self.work, stop=stop))
+            folder = stack.enter_context(self._unfinished(finished))
+            place = Placement(executor, replace(self.work, stop=stop, progress=folder))
             stack.enter_context(contextlib.closing(place))
             bar = None
             if progress is True:
-                bar = _Bar(self.runs, waiting, workers)
+                bar = _Bar(len(finished), waiting[:budget_runs], workers)
                 stack.enter_context(contextlib.closing(bar))
             deadline = None if budget_seconds is None else start + budget_seconds
-            queue = _Queue(place, waiting, workers + AHEAD, deadline)
+            queue = _Queue(place, waiting[:budget_runs], workers + AHEAD, deadline)
+
+            def keep(results: Sequence[Result]) -> None:
+                self.store.add(results)
+                if folder is not None:
+                    folder.clear({result.run.key() for result in results})
+
             try:
                 while queue.fill():
                     results = queue.gather(0.25)
-                    self.store.add(results)
+                    keep(results)
                     if bar is not None:
                         bar.update(results)
                     for result in results:
@@ -240,8 +253,10 @@ class Study:
                 complete = queue.cancel()
                 if own is not None:
                     own.shutdown(wait=complete, cancel_futures=True)
-            self.store.add(queue.gather(0))
+            keep(queue.gather(0))
         stopped = "interrupted" if interrupted else queue.stopped
+        if not stopped and budget_runs is not None and budget_runs < len(waiting):
+            stopped = "budget"
         left = len(self.runs) - len(self.store.finished(self.runs))
         self.outcome = Outcome(
             len(waiting) - left,
@@ -252,6 +267,19 @@ class Study:
             time.monotonic() - start,
         )
         return self.outcome
+
+    @contextlib.contextmanager
+    def _unfinished(self, finished: set[str]) -> Iterator[Folder | None]:
+        """The folder where workers keep what is done of unfinished runs, beside the store."""
+        if self.store.path.name == ":memory:":
+            yield None
+            return
+        folder = Folder(self.store.path.absolute().with_suffix(".unfinished"))
+        folder.open(finished)
+        try:
+            yield folder
+        finally:
+            folder.close()
 
     def summary(self) -> Summary:
         """All finished runs of this study, sorted for tables and figures."""
@@ -384,7 +412,7 @@ class _Bar:
     of runs that are done says little about the time.
     """
 
-    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run], workers: int) -> None:
+    def __init__(self, found: int, waiting: Sequence[Run], workers: int) -> None:
         from tqdm import tqdm
 
         self._left: dict[tuple[str, int], int] = {}
@@ -394,8 +422,8 @@ class _Bar:
         self._seconds: dict[tuple[str, int], list[float]] = {}
         self._workers = workers
         self._bar = tqdm(
-            total=len(runs),
-            initial=len(runs) - len(waiting),
+            total=found + len(waiting),
+            initial=found,
             dynamic_ncols=True,
             # A file or a pipe gets a line now and then instead of a moving bar.
             mininterval=0.1 if sys.stderr.isatty() else 10.0,
