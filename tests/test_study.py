@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -268,27 +268,64 @@ def test_progress_is_told_every_result(digits, capsys):
     assert "8/8 runs" in capsys.readouterr().err
 
 
-def test_on_dask_with_a_worker_killed(digits):
-    distributed = pytest.importorskip("distributed", reason="the dask extra is not installed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        study = Study(digits, **{**TINY, "seeds": 4}, store=":memory:")
-        killed = []
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler and two workers, each a process of its own on the loopback device."""
+    pytest.importorskip("distributed", reason="the dask extra is not installed")
+    file = tmp_path / "scheduler.json"
+    common = ["--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    worker = ["dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{command[0]}", *command[1:], *common],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for command in (scheduler, worker, worker)
+    ]
+    try:
+        yield str(file), processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def test_on_dask_with_a_worker_killed(digits, cluster, tmp_path):
+    """No run is lost and none counted twice; a worker gets the data once."""
+    import distributed
+
+    from dlcore.scaling.workers import Placement
+
+    file, workers = cluster
+    options = {**TINY, "seeds": 6, "sizes": [8, 32]}
+    with distributed.Client(scheduler_file=file, timeout=60) as client:
+        client.wait_for_workers(2, timeout=60)
+        study = Study(digits, **options, store=tmp_path / "study.db")
+        seen = []
 
         def kill_one(result):
-            if not killed:
-                killed.append(next(iter(client.run(os.getpid).values())))
-                os.kill(killed[0], signal.SIGKILL)
+            seen.append(result.run.key())
+            if len(seen) == 4:
+                workers[0].send_signal(signal.SIGKILL)
 
         outcome = study.run(client.get_executor(), progress=kill_one)
-    assert killed and outcome.left == 0 and outcome.made == len(study.runs) == len(study.store)
-    here = Study(digits, **{**TINY, "seeds": 4}, store=":memory:")
+        assert workers[0].wait() == -signal.SIGKILL
+        survivors = client.scheduler_info()["workers"]
+        place = Placement(client.get_executor(), study.work)
+        holders = client.who_has([place._handle])[place._handle.key]
+        assert set(holders) == set(survivors) and len(survivors) == 1
+        sent = len(pickle.dumps((place._handle.key, study.runs[:1])))
+        assert sent < 5000 < digits.x.nbytes  # what goes along with a run
+    assert (outcome.left, outcome.stopped, outcome.failed) == (0, "", ())
+    assert outcome.made == len(study.runs) == len(study.store) == len(seen) == len(set(seen))
+    here = Study(digits, **options, store=":memory:")
     here.run()
     assert results_of(here) == results_of(study)
+    assert not (tmp_path / "study.unfinished").exists()
 
 
 # --------------------------------------------------------------------------------------------------
