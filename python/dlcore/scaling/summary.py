@@ -220,6 +220,8 @@ class Advice:
         The smallest difference that matters.
     guess : float
         Error of guessing without looking at x.
+    over_guess : Estimate
+        That error less the best learner's.
     """
 
     sentence: str
@@ -235,6 +237,12 @@ class Advice:
     best_other: str | None
     margin: float
     guess: float
+    over_guess: Estimate
+
+    @property
+    def better_than_guessing(self) -> bool:
+        """Whether the best learner is shown to be; True with a single seed, which shows nothing."""
+        return self.over_guess.low is None or self.over_guess.low > 0
 
 
 @dataclass(frozen=True)
@@ -356,8 +364,8 @@ class Summary:
                 found[name] = reached[-1]
         return found
 
-    def guess(self) -> float:
-        """The metric of answering without looking at x: the commonest class, or the mean."""
+    def guess(self) -> Array:
+        """Contributions of answering without looking at x: the commonest class, or the mean."""
         y = self.data.y[self.split.pool]
         held_out = self.data.test_y if self.split.own_test else self.data.y[self.split.test]
         assert held_out is not None
@@ -368,7 +376,7 @@ class Summary:
         else:
             middle = np.median(y) if self.metric.name == "mae" else y.mean()
             prediction = Prediction(np.full(count, middle))
-        return float(self.metric.contributions(held_out, prediction, len(self.data.classes)).mean())
+        return self.metric.contributions(held_out, prediction, len(self.data.classes))
 
     def advice(self, margin: float | None = None) -> Advice:
         """Answer the questions of a study.
@@ -390,7 +398,8 @@ class Summary:
         """
         if not self.results:
             raise ValueError("advice: needs at least one finished run, found none; call run first")
-        guess = self.guess()
+        guessed = self.guess()
+        guess = float(guessed.mean())
         if margin is None:
             margin = MARGIN if self.metric.percent else MARGIN * guess
         top = self.top()
@@ -429,6 +438,7 @@ class Summary:
             best_other,
             margin,
             guess,
+            estimate(guessed - self.table(*place), self.groups),
         )
         return Advice(**{**_shallow(advice), "sentence": self._sentence(advice)})
 
@@ -480,6 +490,9 @@ class Summary:
             tied = [self.label_at_top(name) for name in advice.ties]
             many = f"{len(tied)} other learners"
             parts[0] += f" ({many if len(tied) > 2 else ' and '.join(tied)} cannot be told from it)"
+        if not advice.better_than_guessing:
+            guess = self.amount(advice.guess)
+            parts.append(f"no learner is shown to be better than guessing, which gives {guess}")
         step = advice.steps.get(advice.best)
         if step is not None:
             parts.append(self._step_clause(step, advice.margin))
@@ -562,13 +575,12 @@ class Summary:
 
 
 def cell(found: Estimate, percent: bool) -> str:
-    """An estimate for a table: the mean and half of its interval."""
+    """An estimate for a table: the mean and half of its interval, cut at what is possible."""
     factor = 100 if percent else 1
     text = f"{factor * found.value:.1f}" if percent else f"{found.value:.3g}"
-    if found.error is None:
+    if found.low is None or found.high is None:
         return text
-    low, high = found.interval(LEVEL)
-    half = factor * (high - low) / 2
+    half = factor * (found.high - found.low) / 2
     return f"{text}\N{PLUS-MINUS SIGN}" + (f"{half:.1f}" if percent else f"{half:.2g}")
 
 
