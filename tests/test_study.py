@@ -17,11 +17,12 @@ import pytest
 
 from dlcore.data import DataError, from_arrays, load
 from dlcore.scaling import grid, learners, training
+from dlcore.scaling.estimates import Estimate, estimate, ties
 from dlcore.scaling.learners import Learner, choose
 from dlcore.scaling.metrics import METRICS, Prediction, metric_for
 from dlcore.scaling.runs import Result, execute
 from dlcore.scaling.study import Study
-from dlcore.scaling.summary import Estimate, Summary, estimate
+from dlcore.scaling.summary import Summary
 from dlcore.scaling.work import Work
 
 TINY = {"sizes": [8], "learners": ["relu", "logistic"], "seeds": 2, "m": [20, 60]}
@@ -675,12 +676,11 @@ def test_no_run_no_advice(digits):
 
 
 def test_holm_tells_the_clear_from_the_unclear():
-    from dlcore.scaling.summary import _ties
 
     def found(z: float) -> Estimate:
         return Estimate(z, error=1.0, freedom=1e9, low=z - 2, high=z + 2, seeds=9)
 
     # p = 0.003, 0.02, 0.04: thresholds 0.0167, 0.025, 0.05, all told apart.
-    assert _ties({"a": found(2.97), "b": found(2.33), "c": found(2.06)}) == ()
+    assert ties({"a": found(2.97), "b": found(2.33), "c": found(2.06)}) == ()
     # p = 0.003, 0.03, 0.04: the second fails 0.025 and takes the third with it.
-    assert _ties({"a": found(2.97), "b": found(2.17), "c": found(2.06)}) == ("b", "c")
+    assert ties({"a": found(2.97), "b": found(2.17), "c": found(2.06)}) == ("b", "c")

@@ -277,6 +277,7 @@ def _study(options: argparse.Namespace) -> int:
 def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
     """Print what a study found, write its report and keep its best network."""
     from dlcore.scaling.predict import keep_best_network
+    from dlcore.scaling.report import write_report
 
     found = f", {outcome.found:,} found in {folder / 'study.db'}" if outcome.found else ""
     print(f"{outcome.made:,} runs made in {outcome.seconds:.0f} s{found}")
@@ -296,8 +297,9 @@ def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
             print("no run was finished within the budget; give it more seconds")
         return
     print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
-    print(f"\n{study.advice.sentence}\n")
-    report = study.report(folder / "report.html", figures_to=folder / "figures")
+    findings = study.findings()
+    print("\n" + "\n".join(filter(None, (findings.advice.sentence, findings.ahead()))) + "\n")
+    report = write_report(findings, folder / "report.html", folder / "figures")
     print(
         f"{report}  (the same numbers: {report.stem}.csv, .json; the figures: figures)", flush=True
     )

@@ -172,10 +172,11 @@ def _trained(
 
 def _health(name: str, measures: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     found = {
+        # The last steps are almost nothing, as their rate falls to zero.
         "gradient_norm": measures["gradient_norm"][0],
+        "update_ratio": measures["update_ratio"][0],
         "dead": measures["dead"][-1],
         "saturated": measures["saturated"][-1],
-        "update_ratio": measures["update_ratio"][-1],
     }
     return {"layer": name, **{k: v if np.isfinite(v) else None for k, v in found.items()}}
 

@@ -28,6 +28,7 @@ from dlcore.scaling import grid
 from dlcore.scaling.grid import Run
 from dlcore.scaling.learners import DEFAULT_SIZES, Learner, choose, default_learners
 from dlcore.scaling.metrics import metric_for
+from dlcore.scaling.notebook import table_html
 from dlcore.scaling.progress import Folder
 from dlcore.scaling.runs import Failure, Result, quiet_libraries
 from dlcore.scaling.store import Store
@@ -37,6 +38,8 @@ from dlcore.scaling.workers import Placement
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from dlcore.scaling.report import Findings
 
 # Runs handed to an executor beyond those that can start at once: enough that no worker waits for
 # us.
@@ -70,6 +73,15 @@ class Outcome:
     failed: tuple[str, ...]
     stopped: str
     seconds: float
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["made now", f"{self.made:,} in {self.seconds:.0f} s"],
+            ["found in the store", f"{self.found:,}"],
+            ["left", f"{self.left:,}" + (f" ({self.stopped})" if self.stopped else "")],
+            *([f"failed {number}", text] for number, text in enumerate(self.failed, 1)),
+        ]
+        return table_html("Runs of a study", ["", ""], rows)
 
 
 class Study:
@@ -322,18 +334,23 @@ class Study:
         Path
             The file.
         """
-        from dlcore.scaling.report import Findings, write_report
+        from dlcore.scaling.report import write_report
 
         folder = None if figures_to is None else Path(figures_to)
-        return write_report(Findings.of(self), Path(path), folder)
+        return write_report(self.findings(), Path(path), folder)
+
+    def findings(self) -> Findings:
+        """Everything that the report shows: summary, advice, forecasts, drawings."""
+        from dlcore.scaling.report import Findings
+
+        return Findings.of(self)
 
     def _repr_html_(self) -> str:
         from dlcore.scaling.page import fragment
-        from dlcore.scaling.report import Findings
 
         if not self.store.finished(self.runs):
             return "<p>This study has no finished run yet.</p>"
-        return fragment(Findings.of(self))
+        return fragment(self.findings())
 
 
 def _workers_of(executor: Executor) -> int:

@@ -100,8 +100,9 @@ class Trained:
     seconds : float
         Of the training alone.
     layers : tuple of dict
-        Health of each dense layer of a network that was not validated on: the norm of its gradient
-        in the first epoch; the shares of dead and of saturated units after it in the last one.
+        Health of each dense layer of a network that was not validated on: the norms of its
+        gradient and of its updates beside its weights in the first epoch; the shares of dead and of
+        saturated units after it in the last one.
     """
 
     predict: Any
