@@ -167,6 +167,7 @@ def _trained(
         tuple(_health(name, measures) for name, measures in history.layers.items()),
         network,
         preprocessing,
+        history.epochs,
     )
 
 

@@ -137,6 +137,8 @@ class _Try:
     value: float
     wrong: dict[int, Array] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
+    trained_epochs: dict[int, int] = field(default_factory=dict)
+    flops: int = 0
     notes: set[str] = field(default_factory=set)
     diverged: bool = False
 
@@ -197,6 +199,8 @@ class _Plan:
             "value": job.value,
             "fold": fold,
             "epochs": trained.epochs,
+            "trained_epochs": trained.trained_epochs,
+            "flops": trained.flops or 0,
             "notes": sorted(trained.notes),
             "diverged": trained.diverged or not bool(np.isfinite(wrong).all()),
             "seconds": trained.seconds + time.perf_counter() - started,
@@ -209,6 +213,8 @@ class _Plan:
     def _count(self, tried: _Try, fold: int, wrong: Array, facts: dict[str, Any]) -> None:
         tried.wrong[fold] = wrong
         tried.epochs[fold] = facts["epochs"]
+        tried.trained_epochs[fold] = facts["trained_epochs"]
+        tried.flops += facts["flops"]
         tried.notes.update(facts["notes"])
         tried.diverged |= facts["diverged"]
         self._seconds += facts["seconds"]
@@ -269,6 +275,9 @@ class _Plan:
                         "value": tried.value,
                         "score": tried.score if np.isfinite(tried.score) else None,
                         "epochs": tried.length if learner.is_network else None,
+                        "trained_epochs": [tried.trained_epochs[k] for k in sorted(tried.wrong)]
+                        if learner.is_network
+                        else None,
                     }
                     for tried in self._tries.values()
                 ],
@@ -277,6 +286,9 @@ class _Plan:
                 "parameters": trained.parameters,
                 "layers": list(trained.layers),
                 "flops": trained.flops,
+                "flops_with_tries": None
+                if trained.flops is None
+                else trained.flops + sum(tried.flops for tried in self._tries.values()),
                 "train_seconds": trained.seconds,
                 "seconds": self._seconds,
                 "notes": sorted(notes),

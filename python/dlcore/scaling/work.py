@@ -95,6 +95,8 @@ class Trained:
         From rows as in :attr:`dlcore.data.Dataset.x` to a :class:`Prediction`.
     epochs : int
         The best epoch where there was validation, else all; 0 for other learners.
+    trained_epochs : int
+        All that were made.
     notes : set of str
         Codes of :data:`dlcore.scaling.page.NOTES`.
     seconds : float
@@ -115,6 +117,7 @@ class Trained:
     layers: tuple[dict[str, Any], ...] = ()
     network: dlcore.Network | None = None
     preprocessing: Preprocessing | None = None
+    trained_epochs: int = 0
 
 
 def constant(label: int, classes: int) -> Trained:
