@@ -230,7 +230,9 @@ template <class T>
 void Trainer<T>::offer_checkpoint(Index epoch) {
   const double begin = now();
   if (!options_.on_checkpoint || begin < next_checkpoint_) return;
-  const auto numbers = [](const Buffer<T>& buffer) { return Numbers{buffer.data(), buffer.size()}; };
+  const auto numbers = [](const Buffer<T>& buffer) {
+    return Numbers{buffer.data(), buffer.size()};
+  };
   Checkpoint c;
   c.epoch = epoch;
   c.step = epoch_start_.step;

@@ -175,8 +175,7 @@ Checkpoint checkpoint_of(const py::dict& d, DType dtype) {
   const auto take = [&](const char* name) {
     const auto array = d[name].cast<py::array>();
     const Shape shape = shape_of(array);
-    const bool same =
-        dtype == DType::float32 ? has_dtype<float>(array) : has_dtype<double>(array);
+    const bool same = dtype == DType::float32 ? has_dtype<float>(array) : has_dtype<double>(array);
     check(same && shape.size() == 1 && (array.flags() & py::array::c_style) != 0,
           "fit: the checkpoint's ", name, " are not numbers of the network's dtype");
     return Numbers{array.data(), shape[0]};

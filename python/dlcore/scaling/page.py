@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dlcore.scaling.baselines import LONGEST, RESTART
 from dlcore.scaling.drawing import Drawing
 from dlcore.scaling.estimates import LEVEL
 from dlcore.scaling.learners import ACTIVATIONS, LEARNING_RATES, TRAINING
@@ -422,6 +423,15 @@ def _notes(study: Study, summary: Summary) -> str:
     return f"<section><h2>Warnings</h2><ul>{inside}</ul></section>\n"
 
 
+def _solvers(summary: Summary) -> list[str]:
+    if "logistic" not in summary.learners:
+        return []
+    return [
+        f"Logistic regression: at most {LONGEST} iterations; where these take more than about a "
+        f"second the solver begins anew every {RESTART}, from where it is."
+    ]
+
+
 def _method(study: Study, summary: Summary, advice: Advice) -> str:
     data, split = summary.data, summary.split
     where = machine()
@@ -451,6 +461,7 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
             "rate), judged on a fifth of the m labels, or on up to five folds where a fifth is "
             "fewer than 50 labels; then it is trained once with the best value on all m."
         ),
+        *_solvers(summary),
         (
             "Networks: dense layers, Adam, batches of {batch_size}, tries of at most {steps:,} "
             "steps or {epochs} epochs, whichever is longer, at a constant learning rate; they stop "
