@@ -427,8 +427,10 @@ def _solvers(summary: Summary) -> list[str]:
     if "logistic" not in summary.learners:
         return []
     return [
-        f"Logistic regression: at most {LONGEST} iterations; where these take more than about a "
-        f"second the solver begins anew every {RESTART}, from where it is."
+        (
+            f"Logistic regression: at most {LONGEST} iterations; where these take more than about a "
+            f"second the solver begins anew every {RESTART}, from where it is."
+        )
     ]
 
 
