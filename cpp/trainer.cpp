@@ -1,6 +1,7 @@
 #include "trainer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -62,11 +63,11 @@ ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset
   const Index width = target.rows * target.features;
   for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
     const Index m = std::min(plan.batch(), data.x.rows - begin);
-    if (!ops::gather(kernels, threads, data.x, nullptr, begin, static_cast<T>(data.input_scale),
+    if (!ops::gather(kernels, threads, data.x, nullptr, 0, begin, static_cast<T>(data.input_scale),
                      plan.input(), plan.input_ld(), m, plan.input_rows())) {
       refuse_not_finite(operation, data.x, nullptr, data.x.rows);
     }
-    plan.forward(parameters, threads, m);
+    plan.forward(parameters, threads, {0, m});
     const T* values = static_cast<const T*>(data.values);
     sums.add(ops::loss_forward_backward<T>(
         kernels, threads, loss, target, plan.output(), plan.output_ld(),
@@ -109,6 +110,7 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
     targets_ = Buffer<T>(batch_ * target_.rows * target_.features);
   }
   if (data.weight != nullptr) weights_.resize(static_cast<std::size_t>(batch_));
+  loss_sums_.resize(static_cast<std::size_t>(plan_.pieces(batch_)));
 }
 
 template <class T>
@@ -130,40 +132,61 @@ void Trainer<T>::refuse_data() {
 }
 
 template <class T>
+bool Trainer<T>::forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+                                  const ops::DropoutKey& dropout, ops::LossSums* sums) {
+  const auto& k = kernels_.of<T>();
+  const int threads = options_.threads;
+  const Index begin = piece.begin, m = piece.end - piece.begin;
+  const bool finite = ops::gather(k, threads, data_.x, rows + begin, known - begin, 0,
+                                  static_cast<T>(data_.input_scale), plan_.input(begin),
+                                  plan_.input_ld(), m, plan_.input_rows());
+  const Index width = target_.rows * target_.features;
+  Index* labels = data_.labels == nullptr ? nullptr : labels_.data() + begin * target_.rows;
+  T* targets = data_.values == nullptr ? nullptr : targets_.data() + begin * width;
+  double* weights = data_.weight == nullptr ? nullptr : weights_.data() + begin;
+  for (Index i = 0; i < m; ++i) {
+    const Index row = rows[begin + i];
+    if (labels != nullptr) {
+      std::copy_n(data_.labels + row * target_.rows, target_.rows, labels + i * target_.rows);
+    }
+    if (targets != nullptr) {
+      std::copy_n(static_cast<const T*>(data_.values) + row * width, width, targets + i * width);
+    }
+    if (weights != nullptr) weights[i] = data_.weight[row];
+  }
+  plan_.forward(state_.parameters.data(), threads, piece, dropout);
+  *sums = ops::loss_forward_backward<T>(
+      k, threads, options_.loss, target_, plan_.output(begin), plan_.output_ld(), labels, targets,
+      target_.features, weights, weight, plan_.loss_scratch(begin), plan_.output_gradient(begin),
+      leading_dimension<T>(target_.features), m);
+  return finite;
+}
+
+template <class T>
 bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums) {
   const auto& k = kernels_.of<T>();
   const int threads = options_.threads;
   const Index begin = step_in_epoch * batch_, m = std::min(batch_, examples_ - begin);
   const Index* rows = order_.data() + begin;
-  if (!ops::gather(k, threads, data_.x, rows, 0, static_cast<T>(data_.input_scale), plan_.input(),
-                   plan_.input_ld(), m, plan_.input_rows())) {
-    refuse_data();
-  }
-  const Index width = target_.rows * target_.features;
   double weight = static_cast<double>(m);
-  if (data_.weight != nullptr) weight = 0;
-  for (Index i = 0; i < m; ++i) {
-    if (data_.labels != nullptr) {
-      std::copy_n(data_.labels + rows[i] * target_.rows, target_.rows,
-                  labels_.data() + i * target_.rows);
-    }
-    if (data_.values != nullptr) {
-      std::copy_n(static_cast<const T*>(data_.values) + rows[i] * width, width,
-                  targets_.data() + i * width);
-    }
-    if (data_.weight != nullptr) {
-      weights_[static_cast<std::size_t>(i)] = data_.weight[rows[i]];
-      weight += data_.weight[rows[i]];
-    }
+  if (data_.weight != nullptr) {
+    weight = 0;
+    for (Index i = 0; i < m; ++i) weight += data_.weight[rows[i]];
   }
-  const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
   T* parameters = state_.parameters.data();
-  plan_.forward(parameters, threads, m, dropout);
-  const ops::LossSums batch = ops::loss_forward_backward<T>(
-      k, threads, options_.loss, target_, plan_.output(), plan_.output_ld(), labels_.data(),
-      targets_.data(), target_.features, data_.weight == nullptr ? nullptr : weights_.data(),
-      weight, plan_.loss_scratch(), plan_.output_gradient(), leading_dimension<T>(target_.features),
-      m);
+  const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
+  const Index pieces = plan_.pieces(m);
+  std::atomic<bool> finite{true};
+  // Inside a piece the loops are serial; a batch of one piece leaves the threads to them.
+  parallel_for(threads, pieces, [&](Index i) {
+    const Part piece = part(i, pieces, m, 1);
+    ops::LossSums& loss = loss_sums_[static_cast<std::size_t>(i)];
+    if (!forward_and_loss(rows, examples_ - begin, piece, weight, dropout, &loss)) finite = false;
+    plan_.backward_values(parameters, threads, piece, dropout, 0, i);
+  });
+  if (!finite) refuse_data();
+  ops::LossSums batch;
+  for (Index i = 0; i < pieces; ++i) batch.add(loss_sums_[static_cast<std::size_t>(i)]);
   if (!std::isfinite(batch.loss)) return false;
   // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
   // before can still take back its last update.
@@ -179,10 +202,9 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
-    plan_.backward(parameters, threads, m, {nullptr, false, &update, parameters, moment1, moment2},
-                   dropout);
+    plan_.backward_parameters(threads, m, {nullptr, false, &update, parameters, moment1, moment2});
   } else {
-    plan_.backward(parameters, threads, m, {gradients_.data()}, dropout);
+    plan_.backward_parameters(threads, m, {gradients_.data()});
     double factor = 1;
     if (!fused_) {
       factor = ops::clip_factor(

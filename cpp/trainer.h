@@ -33,6 +33,11 @@ class Trainer {
   enum class Outcome { finished, diverged };
 
   Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
+  /// Gathers a piece of the batch whose rows these are, passes it forward and works out its loss
+  /// and the derivative by its outputs; `known` rows say what comes next. False where data is not
+  /// finite.
+  bool forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+                        const ops::DropoutKey& dropout, ops::LossSums* sums);
   /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
   /// and then nothing was changed.
   bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
@@ -69,6 +74,7 @@ class Trainer {
   std::vector<Index> labels_;  ///< of one batch, gathered
   Buffer<T> targets_;
   std::vector<double> weights_;
+  std::vector<ops::LossSums> loss_sums_;  ///< by piece
   double learning_rate_ = 0;
   double last_call_ = 0, next_checkpoint_ = 0;
   FitResult result_;

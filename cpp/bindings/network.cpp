@@ -13,6 +13,7 @@
 #include "kernels/select.h"
 #include "ops/dropout.h"
 #include "ops/gather.h"
+#include "parallel.h"
 
 namespace dlcore::bindings {
 namespace {
@@ -302,7 +303,8 @@ class PyNetwork {
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
     void* to = y.mutable_data();
     py::gil_scoped_release release;
-    network_->forward(view, input_scale, h, batch, threads, to);
+    const Call call(threads);
+    network_->forward(view, input_scale, h, batch, call.threads(), to);
     return y;
   }
 
@@ -313,7 +315,8 @@ class PyNetwork {
     const Dataset d = dataset("evaluate", x, y, l, sample_weight, input_scale);
     check(batch >= 1, "evaluate: batch_size must be at least 1, found ", batch);
     py::gil_scoped_release release;
-    const ops::LossSums sums = network_->evaluate(d, l, batch, threads);
+    const Call call(threads);
+    const ops::LossSums sums = network_->evaluate(d, l, batch, call.threads());
     return {sums.mean_loss(), sums.mean_correct()};
   }
 
@@ -327,7 +330,8 @@ class PyNetwork {
     double value = 0;
     {
       py::gil_scoped_release release;
-      value = network_->loss_and_gradients(d, l, threads, clip_norm, dropout_seed);
+      const Call call(threads);
+      value = network_->loss_and_gradients(d, l, call.threads(), clip_norm, dropout_seed);
     }
     py::dict gradients;
     const auto& names = network_->parameters();
@@ -423,6 +427,8 @@ class PyNetwork {
     FitResult fitted;
     {
       py::gil_scoped_release release;
+      const Call call(task.options.threads);
+      task.options.threads = call.threads();
       fitted = network_->fit(task.data, task.options);
     }
     return result_dict(fitted);
@@ -503,7 +509,8 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
   {
     py::gil_scoped_release release;
     refuse_not_finite_rows(members);
-    results = train_fleet(members, threads, [&](const FleetProgress& progress) {
+    Call call(threads, static_cast<Index>(members.size()));
+    results = train_fleet(members, call, [&](const FleetProgress& progress) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {
