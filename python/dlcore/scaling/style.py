@@ -50,6 +50,8 @@ border-bottom:1px solid var(--faint);}}
 {inner}li{{margin-bottom:.35rem;overflow-wrap:anywhere;}}
 {inner}ul{{padding-left:1.2rem;}}
 @media print{{{top}{{{light}--ink:#000;--quiet:#333;--faint:#bbb;--paper:#fff;--card:#fff;
---accent:#0063a6;}}{inner}.card{{border:1px solid #bbb;}}{inner}table{{font-size:.7rem;}}
+--accent:#0063a6;}}{inner}.card{{border:1px solid #bbb;}}
+{top}{{font-size:.8rem;}}{inner}.cards{{grid-template-columns:repeat(3,1fr);}}
+{inner}.figures{{grid-template-columns:repeat(2,1fr);gap:1rem;}}{inner}table{{font-size:.7rem;}}
 {inner}th,{inner}td{{padding:.15rem .3rem;white-space:normal;}}{inner}.scroll{{overflow:visible;}}}}
 """
