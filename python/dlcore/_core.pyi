@@ -133,6 +133,10 @@ class Network:
         input_scale: float,
         statistics: bool = False,
         bf16: bool = False,
+        # Given a dict with the state at the beginning of an epoch, which `resume` takes
+        on_checkpoint: Callable[[dict[str, Any]], object] = ...,
+        checkpoint_seconds: float = ...,
+        resume: dict[str, Any] = ...,
         on_epoch: Callable[[EpochRecord], object] | None,
         # (epoch, steps done in it, steps in it), at most every 100 ms
         on_progress: Callable[[int, int, int], object] | None,
