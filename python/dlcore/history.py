@@ -88,7 +88,7 @@ class History(Mapping[str, "list[float]"]):
 
     Notes
     -----
-    The measures in `layers` are means over every 32nd step of an epoch, its first one included;
+    The measures in `layers` are means over every 64th step of an epoch, its first one included;
     NaN where a measure does not apply, and in the epoch in which a fit diverged.
 
     ==================  ======================================================================
