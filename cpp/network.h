@@ -83,6 +83,7 @@ enum class Stop { completed, early_stopping, callback, diverged };
 struct FitResult {
   std::vector<EpochRecord> epochs;
   Stop stop = Stop::completed;
+  const char* engine = "cpu";  ///< what trained it
   std::string message;
   Index best_epoch = -1;
 };
