@@ -534,10 +534,24 @@ DeviceNetwork::Training::~Training() { network_.training_.store(false); }
 
 FitResult DeviceNetwork::fit(const Dataset& data, const FitOptions& options) {
   const Training training(*this, options.optimizer);
-  const auto context = Context::take(device_);
-  return with_storage(precision_, [&]<class S>() {
-    return DeviceTrainer<S>(*this, data, options, *context).run();
-  });
+  try {
+    const auto context = Context::take(device_);
+    return with_storage(precision_, [&]<class S>() {
+      return DeviceTrainer<S>(*this, data, options, *context).run();
+    });
+  } catch (const OutOfMemory& e) {
+    const Index examples = options.rows == nullptr ? data.x.rows : options.row_count;
+    const Index batch = std::min(options.batch_size, examples);
+    const Memory m = memory(batch, options.optimizer, examples, options.clip_norm > 0,
+                            options.validation.has_value(), options.early_stopping.has_value(),
+                            precision_ == lt::Precision::bf16);
+    throw std::runtime_error(sentence(
+        "fit: ",
+        megabytes(m.parameters + m.gradients + m.optimizer_state + m.snapshots + m.workspace +
+                  m.permutation),
+        " for the weights, their copies and batches of ", batch,
+        " do not fit on the GPU: ", e.what(), "; use a smaller batch_size"));
+  }
 }
 
 }  // namespace dlcore::cuda

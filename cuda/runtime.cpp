@@ -3,7 +3,6 @@
 #include <iomanip>
 
 namespace dlcore::cuda {
-namespace {
 
 std::string megabytes(Index bytes) {
   std::ostringstream out;
@@ -11,6 +10,8 @@ std::string megabytes(Index bytes) {
       << static_cast<double>(bytes) / 1e6 << " MB";
   return out.str();
 }
+
+namespace {
 
 std::string version(int number) {
   return sentence(number / 1000, ".", number % 1000 / 10);
@@ -99,7 +100,7 @@ void* allocate(Index bytes, bool pinned) {
     cudaGetLastError();
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
-    throw OutOfMemory(sentence("cuda: out of memory: ", megabytes(bytes), " wanted in one piece, ",
+    throw OutOfMemory(sentence(megabytes(bytes), " wanted in one piece, ",
                                megabytes(static_cast<Index>(free)), " of ",
                                megabytes(static_cast<Index>(total)), " free"));
   }

@@ -27,6 +27,9 @@ struct OutOfMemory : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// "12 MB"
+std::string megabytes(Index bytes);
+
 struct Status {
   bool usable = false;
   std::string reason;  ///< in a few words: the device and versions, or what is missing
