@@ -108,20 +108,6 @@ __device__ void update_one(const Update<float>& update, float* w, float g, float
   *w = weight;
 }
 
-/// Copies a rectangle into rows of `ld` floats in shared memory, four columns at a time; four(row,
-/// column, values) fetches them.
-template <class Four>
-__device__ void stage(int at, int ld, int rows, int columns, Four four) {
-  DLCORE_SHARED_DYNAMIC(float, shared);
-  for (int i = thread_index() / 16; i < rows; i += block_size() / 16) {
-    for (int j = thread_index() % 16 * 4; j < columns; j += 64) {
-      float v[4];
-      four(i, j, v);
-      *reinterpret_cast<float4*>(shared + at + i * ld + j) = make_float4(v[0], v[1], v[2], v[3]);
-    }
-  }
-}
-
 /// Rows of the batch, converted; zero beyond the last example and beyond the last feature.
 struct Examples {
   const PopulationNetwork& net;
@@ -177,49 +163,64 @@ struct Weights {
   }
 };
 
-/// A factor of a product that lies in shared memory as it is.
-template <bool by_k>
-struct Resident {
-  static constexpr bool kByK = by_k, kStaged = false;
-  Factor<by_k> whole;
-
-  __device__ void fetch(int, int, int, int) const {}
-  __device__ Factor<by_k> piece(int i0, int, int i, int k0) const { return whole.from(i0 + i, k0); }
-};
-
-/// One that is fetched in pieces: `four` counts its rows as element (i, k), or (k, i) if by_k.
-template <bool by_k, class Four>
-struct Staged {
-  static constexpr bool kByK = by_k, kStaged = true;
-  int at;
-  Four four;
-
-  __device__ static int ld_of(int count, int depth) { return (by_k ? count : depth) + 4; }
-
-  /// Rows i0 .. i0 + count at k0 .. k0 + depth.
-  __device__ void fetch(int i0, int count, int k0, int depth) const {
-    const int ld = ld_of(count, depth);
-    if (by_k) {
-      stage(at, ld, depth, count, [&](int k, int i, float(&v)[4]) { four(k0 + k, i0 + i, v); });
-    } else {
-      stage(at, ld, count, depth, [&](int i, int k, float(&v)[4]) { four(i0 + i, k0 + k, v); });
+/// Copies a rectangle into shared memory, its rows `across` + 4 floats apart; four(row, column,
+/// values) fetches four neighbours.
+template <class Four>
+__device__ void copy_piece(int at, int down, int across, int row, int column, const Four& four) {
+  DLCORE_SHARED_DYNAMIC(float, shared);
+  for (int i = thread_index() / 16; i < down; i += block_size() / 16) {
+    for (int j = thread_index() % 16 * 4; j < across; j += 64) {
+      float v[4];
+      four(row + i, column + j, v);
+      *reinterpret_cast<float4*>(shared + at + i * (across + 4) + j) =
+          make_float4(v[0], v[1], v[2], v[3]);
     }
   }
-  __device__ Factor<by_k> piece(int, int ld, int i, int) const {
+}
+
+/// Where a factor of a product comes from: shared memory as it is, or pieces of the batch or of
+/// weights in global memory, fetched to `stage`.
+enum class Source { resident, examples, weights };
+
+template <bool by_k>
+struct Operand {
+  Source source;
+  const float* p;  ///< none for examples
+  int ld;
+  int rows;   ///< of weights
+  int stage;  ///< of what is not resident
+
+  /// Elements (i0, k0) to (i0 + count, k0 + depth) come to `stage`.
+  __device__ void fetch(const Examples& examples, int i0, int count, int k0, int depth) const {
+    const Weights weights{p, ld, rows};
+    const int down = by_k ? depth : count, across = by_k ? count : depth;
+    const int row = by_k ? k0 : i0, column = by_k ? i0 : k0;
+    if (source == Source::examples) {
+      copy_piece(stage, down, across, row, column, examples);
+    } else if (source == Source::weights) {
+      copy_piece(stage, down, across, row, column, weights);
+    }
+  }
+  /// The factor from element (i0 + i, k0) on, after fetch with the same numbers.
+  __device__ Factor<by_k> piece(int i0, int count, int i, int k0, int depth) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
-    return Factor<by_k>{shared + at, ld}.from(i, 0);
+    if (source == Source::resident) return Factor<by_k>{p, ld}.from(i0 + i, k0);
+    return Factor<by_k>{shared + stage, (by_k ? count : depth) + 4}.from(i, 0);
   }
 };
 
 /// c[m,n] = sum_k a[m,k] b[n,k], handed to finish(row, column, c[row,column], c[row,column + 1]).
-/// The factors have zeros, or finite numbers that meet zeros, up to whole tiles.
-template <class Tiles, int kM, int kN, class A, class B, class Finish>
-__device__ void product_of(const PopulationSplit& split, int m, int n, int k, int chunk, const A& a,
-                           const B& b, Finish finish) {
+/// The factors have zeros, or finite numbers that meet zeros, up to whole tiles. `chunk` is the
+/// depth of a piece.
+template <class Tiles, int kM, int kN, bool a_by_k, bool b_by_k, class Finish>
+__device__ void product_of(const PopulationSplit& split, int m, int n, int k, int chunk,
+                           const Examples& examples, const Operand<a_by_k>& a,
+                           const Operand<b_by_k>& b, Finish finish) {
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   const int i_warp = warp % split.warps_m * kM * 16, j_warp = warp / split.warps_m * kN * 8;
   const int rows = population_tiled(m), columns = (n + 7) / 8 * 8, depth = (k + 7) / 8 * 8;
-  const int step = A::kStaged || B::kStaged ? chunk : depth;
+  const bool in_pieces = a.source != Source::resident || b.source != Source::resident;
+  const int step = in_pieces ? chunk : depth;
   for (int j0 = 0; j0 < columns; j0 += split.columns()) {
     for (int i0 = 0; i0 < rows; i0 += split.rows()) {
       const int row_count = min(split.rows(), rows - i0);
@@ -229,15 +230,15 @@ __device__ void product_of(const PopulationSplit& split, int m, int n, int k, in
       float c[kM][kN][4] = {};
       for (int k0 = 0; k0 < depth; k0 += step) {
         const int count = min(step, depth - k0);
-        if (A::kStaged || B::kStaged) {
+        if (in_pieces) {
           __syncthreads();  // what is there has been read
-          a.fetch(i0, row_count, k0, count);
-          b.fetch(j0, column_count, k0, count);
+          a.fetch(examples, i0, row_count, k0, count);
+          b.fetch(examples, j0, column_count, k0, count);
           __syncthreads();
         }
         if (m_tiles <= 0 || n_tiles <= 0) continue;
-        const auto a_piece = a.piece(i0, (A::kByK ? row_count : count) + 4, i_warp, k0);
-        const auto b_piece = b.piece(j0, (B::kByK ? column_count : count) + 4, j_warp, k0);
+        const auto a_piece = a.piece(i0, row_count, i_warp, k0, count);
+        const auto b_piece = b.piece(j0, column_count, j_warp, k0, count);
         if (m_tiles == kM && n_tiles == kN) {
           Tiles::template add<true>(c, a_piece, b_piece, count, kM, kN);
         } else {
@@ -259,15 +260,17 @@ __device__ void product_of(const PopulationSplit& split, int m, int n, int k, in
   }
 }
 
-template <class Tiles, class A, class B, class Finish>
-__device__ void product(int m, int n, int k, int chunk, const A& a, const B& b, Finish finish) {
+template <class Tiles, bool a_by_k, bool b_by_k, class Finish>
+__device__ void product(int m, int n, int k, const Examples& examples, const Operand<a_by_k>& a,
+                        const Operand<b_by_k>& b, Finish finish) {
   const PopulationSplit split = population_split(m, n, block_size() / 32);
+  const int chunk = examples.net.chunk;
   if (split.m_tiles == 2) {
-    product_of<Tiles, 2, 8>(split, m, n, k, chunk, a, b, finish);
+    product_of<Tiles, 2, 8>(split, m, n, k, chunk, examples, a, b, finish);
   } else if (split.n_tiles == 8) {
-    product_of<Tiles, 1, 8>(split, m, n, k, chunk, a, b, finish);
+    product_of<Tiles, 1, 8>(split, m, n, k, chunk, examples, a, b, finish);
   } else {
-    product_of<Tiles, 1, 2>(split, m, n, k, chunk, a, b, finish);
+    product_of<Tiles, 1, 2>(split, m, n, k, chunk, examples, a, b, finish);
   }
 }
 
@@ -285,12 +288,22 @@ struct PopulationStep {
   const PopulationNetwork& net;
   int count;  ///< examples of this step
 
-  /// y = activation(x w + b) of layer l.
+  /// A layer's weights as factor of a product, element (out, in) or (in, out).
+  template <bool by_k>
+  __device__ Operand<by_k> weights_of(const PopulationLayer& l) const {
+    DLCORE_SHARED_DYNAMIC(float, shared);
+    if (net.shared_parameters < 0) {
+      return {Source::weights, net.parameters + l.weight, l.ld, l.out, net.stage_b};
+    }
+    return {Source::resident, shared + net.shared_parameters + l.shared_weight, l.shared_ld, 0, 0};
+  }
+
+  /// y = activation(x w + b) of layer `index`.
   __device__ void forward(int index) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
     const LayerParameters p = parameters_of(net, l);
-    const int examples = population_tiled(net.batch), out = l.out, ld = l.y_ld;
+    const int rows = population_tiled(net.batch), out = l.out, ld = l.y_ld;
     float* const z = shared + l.z;
     const float* const bias = p.bias[0];
     const auto finish = [&](int row, int column, float first, float second) {
@@ -299,25 +312,16 @@ struct PopulationStep {
       second += has && column + 1 < out ? bias[column + 1] : 0.0f;
       *reinterpret_cast<float2*>(z + row * ld + column) = make_float2(first, second);
     };
-    const auto with_weights = [&](const auto& x) {
-      if (net.shared_parameters >= 0) {
-        const Resident<false> w{
-            {shared + net.shared_parameters + l.shared_weight, l.shared_ld}};
-        product<Tiles>(examples, out, l.in, net.chunk, x, w, finish);
-      } else {
-        const Staged<false, Weights> w{net.stage_b, {net.parameters + l.weight, l.ld, out}};
-        product<Tiles>(examples, out, l.in, net.chunk, x, w, finish);
-      }
-    };
-    if (index == 0) {
-      with_weights(Staged<false, Examples>{net.stage_a, {net, count}});
-    } else {
-      const PopulationLayer& before = net.layer[index - 1];
-      with_weights(Resident<false>{{shared + before.y, before.y_ld}});
+    const Examples examples{net, count};
+    const int before = max(index - 1, 0);
+    Operand<false> x{Source::examples, nullptr, 0, 0, net.stage_a};
+    if (index > 0) {
+      x = {Source::resident, shared + net.layer[before].y, net.layer[before].y_ld, 0, 0};
     }
+    product<Tiles>(rows, out, l.in, examples, x, weights_of<false>(l), finish);
     if (l.activation == Activation::identity) return;
     __syncthreads();
-    for_each_element(examples, (out + 7) / 8 * 8, [&](int i, int j) {
+    for_each_element(rows, (out + 7) / 8 * 8, [&](int i, int j) {
       shared[l.y + i * ld + j] = activate_any(l.activation, z[i * ld + j], l.alpha);
     });
   }
@@ -416,29 +420,23 @@ struct PopulationStep {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
     const PopulationLayer& before = net.layer[index - 1];
-    const int examples = population_tiled(net.batch);
-    const Resident<false> dy{{shared + l.dy, l.y_ld}};
+    const Operand<false> dy{Source::resident, shared + l.dy, l.y_ld, 0, 0};
     const auto finish = [&](int row, int column, float first, float second) {
       *reinterpret_cast<float2*>(shared + before.dy + row * before.y_ld + column) =
           make_float2(first, second);
     };
-    if (net.shared_parameters >= 0) {
-      const Resident<true> w{{shared + net.shared_parameters + l.shared_weight, l.shared_ld}};
-      product<Tiles>(examples, l.in, l.out, net.chunk, dy, w, finish);
-    } else {
-      const Staged<true, Weights> w{net.stage_b, {net.parameters + l.weight, l.ld, l.out}};
-      product<Tiles>(examples, l.in, l.out, net.chunk, dy, w, finish);
-    }
+    product<Tiles>(population_tiled(net.batch), l.in, l.out, {net, count}, dy, weights_of<true>(l),
+                   finish);
     // The weights are read; dy is there.
     __syncthreads();
   }
 
   /// The gradient of layer `index`, each of its elements applied as soon as it is known.
-  __device__ void update(int index, const Update<float>& rule) const {
+  __device__ __forceinline__ void update(int index, const Update<float>& rule) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
     const LayerParameters p = parameters_of(net, l);
-    const Resident<true> dy{{shared + l.dy, l.y_ld}};
+    const Operand<true> dy{Source::resident, shared + l.dy, l.y_ld, 0, 0};
     const int in = l.in, out = l.out;
     const auto finish = [&](int row, int column, float first, float second) {
       if (row >= out) return;
@@ -453,14 +451,12 @@ struct PopulationStep {
                    m2.p == nullptr ? nullptr : m2.at(row, j));
       }
     };
-    if (index == 0) {
-      const Staged<true, Examples> x{net.stage_b, {net, count}};
-      product<Tiles>(out, in, count, net.chunk, dy, x, finish);
-    } else {
-      const PopulationLayer& before = net.layer[index - 1];
-      const Resident<true> x{{shared + before.y, before.y_ld}};
-      product<Tiles>(out, in, count, net.chunk, dy, x, finish);
+    const int before = max(index - 1, 0);
+    Operand<true> x{Source::examples, nullptr, 0, 0, net.stage_b};
+    if (index > 0) {
+      x = {Source::resident, shared + net.layer[before].y, net.layer[before].y_ld, 0, 0};
     }
+    product<Tiles>(out, in, count, {net, count}, dy, x, finish);
     if (l.bias < 0) return;
     for (int j = thread_index(); j < out; j += block_size()) {
       float sum = 0;
@@ -644,11 +640,11 @@ __global__ void __launch_bounds__(kBlock) train_population(const PopulationNetwo
 }  // namespace
 
 void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
-                      int threads, Index shared_bytes) {
-  const auto kernel = train_population<PlainTiles>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared_bytes)),
-        "the population kernel's shared memory cannot be had");
+                      int threads, Index shared_bytes, bool tensor_cores) {
+  const auto kernel = tensor_cores ? train_population<TensorTiles> : train_population<PlainTiles>;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)),
+             "the population kernel's shared memory cannot be had");
   launch(stream,
          {dim3(static_cast<unsigned>(count)), dim3(static_cast<unsigned>(threads)),
           static_cast<std::size_t>(shared_bytes)},

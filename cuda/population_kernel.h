@@ -58,8 +58,8 @@ struct PopulationNetwork {
   int shared_parameters, shared_moment1, shared_moment2;
 
   // Shared memory that belongs to no layer.
-  int stage_a, stage_b;  ///< pieces of factors that lie in global memory
-  int chunk;             ///< summed index of one piece
+  int stage_a, stage_b;                 ///< pieces of factors that lie in global memory
+  int chunk;                            ///< summed index of one piece
   int row, row_weight, value, correct;  ///< one number an example of the batch
   int sums;                             ///< kPopulationSums doubles; even
 
@@ -96,17 +96,17 @@ struct PopulationSplit {
 
 /// The largest pieces that still give every warp something to do; `warps` is a power of two.
 constexpr PopulationSplit population_split(int m, int n, int warps) {
-  constexpr int shapes[][2] = {{2, 8}, {1, 8}, {1, 2}};
-  PopulationSplit split{};
-  for (const auto& shape : shapes) {
-    const int down = (m + 16 * shape[0] - 1) / (16 * shape[0]);
-    const int across = (n + 8 * shape[1] - 1) / (8 * shape[1]);
-    split = {shape[0], shape[1], 1, 1};
-    while (split.warps_m < warps && split.warps_m < down) split.warps_m *= 2;
+  const auto of = [&](int m_tiles, int n_tiles) {
+    PopulationSplit split{m_tiles, n_tiles, 1, 1};
+    while (split.warps_m < warps && split.rows() < m) split.warps_m *= 2;
     split.warps_n = warps / split.warps_m;
-    if (down * across >= warps) break;
-  }
-  return split;
+    return split;
+  };
+  const auto pieces = [&](int m_tiles, int n_tiles) {
+    return (m + 16 * m_tiles - 1) / (16 * m_tiles) * ((n + 8 * n_tiles - 1) / (8 * n_tiles));
+  };
+  if (pieces(2, 8) >= warps) return of(2, 8);
+  return pieces(1, 8) >= warps ? of(1, 8) : of(1, 2);
 }
 
 }  // namespace dlcore::cuda

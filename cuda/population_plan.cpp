@@ -97,43 +97,6 @@ void place_pieces(PopulationNetwork* net, int threads, Space* space) {
 
 }  // namespace
 
-std::vector<PopulationDense> population_chain(const Graph& graph, std::string* why) {
-  std::vector<PopulationDense> chain;
-  bool closed = true;  // no activation may follow
-  const auto refuse = [&](const char* reason) {
-    *why = reason;
-    return std::vector<PopulationDense>{};
-  };
-  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
-    const Node& node = graph.nodes[i];
-    if (node.rows() != 1) return refuse("an example has more than one row");
-    if (i > 0 && (node.inputs.size() != 1 || node.inputs[0] != static_cast<int>(i) - 1)) {
-      return refuse("its layers are no chain");
-    }
-    switch (node.op) {
-      case OpKind::input: break;
-      case OpKind::flatten: break;
-      case OpKind::dense: {
-        const Index in = graph.nodes[static_cast<std::size_t>(node.inputs[0])].features();
-        chain.push_back({static_cast<int>(i), in, node.units, node.bias});
-        closed = false;
-        break;
-      }
-      case OpKind::activation:
-        if (closed) return refuse("an activation follows no dense layer");
-        chain.back().activation = node.activation;
-        chain.back().alpha = static_cast<float>(node.alpha);
-        closed = true;
-        break;
-      case OpKind::dropout: return refuse("it has dropout");
-      case OpKind::add: return refuse("it has a residual connection");
-    }
-  }
-  if (chain.empty()) return refuse("it has no dense layer");
-  if (chain.size() > kPopulationLayers) return refuse("it has more than 12 dense layers");
-  return chain;
-}
-
 Index population_place(const std::vector<PopulationDense>& chain, int batch, int copies, int chunk,
                        int threads, PopulationNetwork* network) {
   PopulationNetwork& net = *network;
@@ -176,8 +139,8 @@ Index population_layout(const std::vector<PopulationDense>& chain, Index batch, 
   Index weights = 0;
   for (const PopulationDense& dense : chain) {
     if (batch > most || dense.out > most || batch * dense.out > most) {
-      *why = sentence("a layer's results, ", batch, " x ", dense.out, " numbers, are more than the ",
-                      limit >> 10, " KB of a block");
+      *why = sentence("a layer's results, ", batch, " x ", dense.out,
+                      " numbers, are more than the ", limit >> 10, " KB of a block");
       return -1;
     }
     if (dense.in > (Index{1} << 28) / dense.out) {

@@ -3,28 +3,22 @@
 #include <string>
 #include <vector>
 
-#include "graph.h"
 #include "population_kernel.h"
 
 namespace dlcore::cuda {
 
 /// One dense layer of a chain and the activation after it.
 struct PopulationDense {
-  int node;  ///< of the graph
   Index in, out;
   bool bias;
   Activation activation = Activation::identity;
   float alpha = 0;
 };
 
-/// The layers of a graph that is a chain of dense layers, each with at most one activation behind
-/// it; otherwise none, and *why says what stands against it.
-std::vector<PopulationDense> population_chain(const Graph& graph, std::string* why);
-
-/// Lays a network of this chain out in shared memory: fills in the sizes and places of `network` (not
-/// its pointers, its data or its optimizer) and returns the bytes a block needs. `copies` of its
-/// arena are in shared memory: of the weights and their moments, of the weights, or none. Factors
-/// that are not there come in pieces of `chunk` along the summed index, 32 or 64.
+/// Lays a network of this chain out in shared memory: fills in the sizes and places of `network`
+/// (not its pointers, its data or its optimizer) and returns the bytes a block needs. `copies` of
+/// its arena are in shared memory: of the weights and their moments, of the weights, or none.
+/// Factors that are not there come in pieces of `chunk` along the summed index, 32 or 64.
 Index population_place(const std::vector<PopulationDense>& chain, int batch, int copies, int chunk,
                        int threads, PopulationNetwork* network);
 

@@ -6,11 +6,11 @@
 // loops below, wherever the kernel keeps its arrays and however many threads a block has. On other
 // numbers the bits must not depend on these things either, nor on the networks beside one.
 
+#include "population.cu"
+
 #include <cstdio>
 #include <random>
 #include <string>
-
-#include "population.cu"
 
 namespace {
 
@@ -43,7 +43,7 @@ struct Problem {
 
 PopulationDense dense(Index in, Index out, bool bias = true,
                       Activation activation = Activation::identity, float alpha = 0) {
-  return {0, in, out, bias, activation, alpha};
+  return {in, out, bias, activation, alpha};
 }
 
 Update<float> rule(Rule kind, float rate, float momentum = 0, bool nesterov = false,
@@ -100,8 +100,8 @@ struct Arrays {
     }
     for (int i = 0; i < p.examples; ++i) order.push_back(integer(0, static_cast<int>(rows) - 1));
     for (int i = 0; i < p.steps; ++i) {
-      rates.push_back({p.update.learning_rate, p.update.step_size, p.update.inverse_root,
-                       p.update.decay});
+      rates.push_back(
+          {p.update.learning_rate, p.update.step_size, p.update.inverse_root, p.update.decay});
     }
     for (const PopulationDense& d : p.chain) {
       ld.push_back(static_cast<int>((d.in + 7) / 8 * 8));
@@ -115,7 +115,9 @@ struct Arrays {
       }
       bias.push_back(d.bias ? static_cast<int>(parameters.size()) : -1);
       for (Index i = 0; d.bias && i < (d.out + 7) / 8 * 8; ++i) {
-        parameters.push_back(i >= d.out ? 0 : p.integers ? static_cast<float>(integer(-1, 1)) : number(1));
+        parameters.push_back(i >= d.out   ? 0
+                             : p.integers ? static_cast<float>(integer(-1, 1))
+                                          : number(1));
       }
     }
     if (p.states > 0) moment1.assign(parameters.size(), 0);
@@ -266,11 +268,8 @@ std::vector<float> train_exactly(const Problem& p, unsigned seed) {
       dy = before;
     }
   }
-  std::vector<float> all;
-  for (const double v : w) {
-    expect(static_cast<double>(static_cast<float>(v)) == v, p.name + ": the test is not exact");
-    all.push_back(static_cast<float>(v));
-  }
+  std::vector<float> all(w.begin(), w.end());
+  expect(std::equal(w.begin(), w.end(), all.begin()), p.name + ": the test is not exact");
   all.push_back(static_cast<float>(loss));
   all.push_back(0);
   all.push_back(static_cast<float>(weight));
@@ -304,7 +303,7 @@ std::vector<Problem> exact_problems() {
       problem("one layer", {dense(3, 2)}, 8, 16, 2, DType::uint8),
       problem("no bias", {dense(5, 4, false, kRelu), dense(4, 1, false)}, 4, 4, 1, DType::float32),
       problem("bytes in rows of 7", {dense(7, 9, true, kRelu), dense(9, 2)}, 8, 8, 1, DType::uint8),
-      problem("many columns", {dense(261, 3)}, 16, 16, 1, DType::uint8),
+      problem("many columns", {dense(261, 4)}, 16, 16, 1, DType::uint8),
       problem("more rows than a pass", {dense(4, 17, true, kRelu), dense(17, 2)}, 64, 64, 1,
               DType::float32),
       problem("more rows than warps", {dense(3, 1)}, 512, 512, 1, DType::uint8),
@@ -328,9 +327,8 @@ std::vector<Problem> random_problems() {
     all.push_back(std::move(p));
     return all.back();
   };
-  add("relu, cross-entropy, momentum",
-      {dense(20, 17, true, Activation::relu), dense(17, 10)}, PopulationLoss::cross_entropy,
-      rule(Rule::sgd, 0.1f, 0.9f), 1)
+  add("relu, cross-entropy, momentum", {dense(20, 17, true, Activation::relu), dense(17, 10)},
+      PopulationLoss::cross_entropy, rule(Rule::sgd, 0.1f, 0.9f), 1)
       .dtype = DType::uint8;
   add("deep, Adam",
       {dense(9, 24, true, Activation::gelu), dense(24, 19, false, Activation::tanh), dense(19, 8),
@@ -357,8 +355,8 @@ void check_exact() {
         for (const auto& [chunk, threads] : {std::pair{32, 64}, {64, 128}, {32, 256}}) {
           const Variant v{copies, chunk, threads, tensor_cores};
           expect(equal(train(p, 5, v), expected),
-                 p.name + ": other numbers than the plain loops, copies " +
-                     std::to_string(copies) + ", threads " + std::to_string(threads) +
+                 p.name + ": other numbers than the plain loops, copies " + std::to_string(copies) +
+                     ", threads " + std::to_string(threads) +
                      (tensor_cores ? ", tensor cores" : ""));
         }
       }
@@ -375,9 +373,9 @@ void check_bits() {
       for (int copies = 0; copies <= 1 + p.states; ++copies) {
         for (const auto& [chunk, threads] : {std::pair{32, 32}, {64, 128}, {32, 256}}) {
           const Variant v{copies, chunk, threads, tensor_cores};
-          expect(same(train(p, 6, v), first),
-                 p.name + ": other bits, copies " + std::to_string(copies) + ", threads " +
-                     std::to_string(threads));
+          expect(same(train(p, 6, v), first), p.name + ": other bits, copies " +
+                                                  std::to_string(copies) + ", threads " +
+                                                  std::to_string(threads));
         }
       }
     }
