@@ -109,6 +109,9 @@ class Network {
   virtual Index step() const = 0;
   virtual void set_step(Index step) = 0;
   virtual bool training() const = 0;
+  /// How products are computed where fit's options do not say: "fp32", "tf32" or "bf16" on a GPU;
+  /// the CPU knows "fp32" alone.
+  virtual void set_precision(const std::string& name) = 0;
   virtual Memory memory(Index batch, const ops::Optimizer& optimizer, Index examples, bool clip,
                         bool validation, bool early_stopping, bool bf16) const = 0;
 
