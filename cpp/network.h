@@ -85,6 +85,7 @@ struct FitResult {
   Stop stop = Stop::completed;
   std::string message;
   Index best_epoch = -1;
+  std::string engine;  ///< what trained it, where a device has several
 };
 
 /// Bytes that fit takes beside the data.

@@ -165,6 +165,7 @@ class Runner {
         last_(steps_per_epoch_),
         validates_(validation != nullptr) {
     *result_ = {};
+    result_->engine = "population";
     PopulationNetwork& net = fit_.layout;
     const DeviceLayout& layout = network_.layout();
     for (int i = 0; i < net.layers; ++i) {

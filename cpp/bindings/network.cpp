@@ -125,6 +125,7 @@ py::dict result_dict(const FitResult& fitted) {
   answer["stopped"] = name_of(fitted.stop);
   answer["message"] = fitted.message;
   answer["best_epoch"] = fitted.best_epoch;
+  answer["engine"] = fitted.engine;
   return answer;
 }
 

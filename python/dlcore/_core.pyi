@@ -40,6 +40,7 @@ class FitResult(TypedDict):
     stopped: str
     message: str
     best_epoch: int
+    engine: str  # of a GPU, else empty
 
 class Network:
     """Parameters, optimizer state and plans of one network; rows of `x` are flattened examples."""

@@ -82,6 +82,9 @@ class History(Mapping[str, "list[float]"]):
     best_epoch : int
         The epoch, counted from 1, with the lowest validation loss, or the lowest loss without
         validation data; 0 where none was finite.
+    engine : str
+        What trained a network of a fleet on a GPU: "population" or "graph", the latter with its
+        reason; empty elsewhere.
     layers : dict of str to dict of str to list of float
         Health of each dense layer by epoch, where the fit was asked for `statistics`, else empty:
         ``history.layers["0"]["dead"][-1]``. See the notes.
@@ -118,6 +121,7 @@ class History(Mapping[str, "list[float]"]):
     stopped: str
     message: str
     best_epoch: int
+    engine: str
     layers: dict[str, dict[str, list[float]]]
 
     def __init__(self, result: FitResult, names: Sequence[str], layers: Sequence[str] = ()) -> None:
@@ -129,6 +133,7 @@ class History(Mapping[str, "list[float]"]):
         watched = self._values.get("val_loss", self._values["loss"])
         finite = [(value, epoch) for epoch, value in enumerate(watched, 1) if math.isfinite(value)]
         self.best_epoch = min(finite)[1] if finite else 0
+        self.engine = result["engine"]
         by_epoch = [layer_statistics(record) for record in records]
         self.layers = {
             layer: {
@@ -174,6 +179,7 @@ class History(Mapping[str, "list[float]"]):
             "stopped": self.stopped,
             "best_epoch": self.best_epoch,
             "message": self.message,
+            **({"engine": self.engine} if self.engine else {}),
         }
 
     def __repr__(self) -> str:
