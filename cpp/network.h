@@ -83,9 +83,10 @@ enum class Stop { completed, early_stopping, callback, diverged };
 struct FitResult {
   std::vector<EpochRecord> epochs;
   Stop stop = Stop::completed;
+  const char* engine = "cpu";  ///< what trained it
   std::string message;
   Index best_epoch = -1;
-  std::string engine;  ///< what trained it, where a device has several
+  std::string engine_reason;    ///< why none of a device's others did
 };
 
 /// Bytes that fit takes beside the data.

@@ -48,7 +48,9 @@ std::vector<FitResult> train_device_fleet(
   };
   for (const auto& [device, chosen] : together) {
     if (chosen.size() < kFewest && asked != "population") {
-      for (const std::size_t i : chosen) why[i] = "there are few of its kind";
+      for (const std::size_t i : chosen) {
+        why[i] = sentence("it is one of fewer than ", kFewest, " that the population engine takes");
+      }
       continue;
     }
     for (const std::size_t i : chosen) done[i] = true;
@@ -64,7 +66,7 @@ std::vector<FitResult> train_device_fleet(
     };
     name_member(i, [&] { results[i] = member.network->fit(member.data, member.options); });
     member.options.on_progress = own;
-    results[i].engine = why[i].empty() ? "graph" : "graph (" + why[i] + ")";
+    results[i].engine_reason = why[i];
     tell({i});
   }
   return results;

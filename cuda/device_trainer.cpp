@@ -545,6 +545,7 @@ ops::LossSums DeviceTrainer<S>::validate(Index epoch) {
 template <class S>
 FitResult DeviceTrainer<S>::run() {
   FitResult result;
+  result.engine = "graph";
   last_call_ = now();
   double best = std::numeric_limits<double>::infinity();
   Index waited = 0;

@@ -14,7 +14,6 @@ import numpy as np
 
 from dlcore import _core, losses
 from dlcore._settings import describe, integer, number
-from dlcore.info import cuda_status
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -332,13 +331,3 @@ def float_dtype(given: object) -> str:
         what = 'Network: dtype needs to be "float32" or "float64"'
         raise ValueError(f"{what}, found {describe(given)}")
     return str(name)
-
-
-def device(given: object) -> str:
-    """Return the name of a device that can be used."""
-    if given == "cpu":
-        return "cpu"
-    if isinstance(given, str) and given.split(":")[0] == "cuda":
-        why = cuda_status()[1]
-        raise RuntimeError(f'Network: device="{given}" is not available: {why}; use device="cpu"')
-    raise ValueError(f'Network: device needs to be "cpu" or "cuda", found {describe(given)}')

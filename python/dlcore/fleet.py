@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import _core, _inputs
+from dlcore import _device, _inputs
 from dlcore._settings import describe
 from dlcore.history import DivergenceWarning, FleetLine, History
 from dlcore.network import Network
@@ -53,6 +53,7 @@ def fit_many(
     precision: str | Sequence[str | None] | None = None,
     input_scale: float | Sequence[float | None] | None = None,
     statistics: bool | Sequence[bool] = False,
+    device: str | None = None,
     progress: bool | Callable[[int, int], object] = False,
     on_finish: Callable[[int, History], object] | None = None,
 ) -> list[History]:
@@ -86,6 +87,9 @@ def fit_many(
         "balanced" counts the classes of the subset.
     threads : int, optional
         Number of networks that train at the same time, as in `Network.fit`.
+    device : str, optional
+        Where to train, as for `Network`: networks elsewhere are moved there first. Left out, where
+        they are, which has to be one place.
     on_epoch : callable or sequence of it, optional
         As for `Network.fit`; its dict also holds "network", the member's index. It is called in
         the thread that trains the network, and False stops that network alone.
@@ -144,6 +148,7 @@ def fit_many(
             f"fit_many: progress needs True, False or a callable, found {describe(progress)}"
         )
     thread_count = _inputs.threads(threads, "fit_many")
+    extension = _device.load(_place(members, device), "fit_many: device")[0]
     given = {
         "subsets": subsets,
         "loss": loss,
@@ -184,7 +189,7 @@ def fit_many(
 
     listener = FleetLine().step if progress is True else progress
     with remembering(trainings):
-        results = _core.fit_many(
+        results = extension.fit_many(
             [network._core for network in members],
             [training.x for training in trainings],
             [training.y for training in trainings],
@@ -215,6 +220,20 @@ def _members(networks: object) -> list[Network]:
                 f"fit_many: network {i} is training already; wait for that fit or train a copy"
             )
     return members
+
+
+def _place(members: list[Network], device: str | None) -> str:
+    """Move the networks to one device, and return it."""
+    if device is not None:
+        for member in members:
+            member.to(device)
+    places = sorted({member.device for member in members})
+    if len(places) > 1:
+        raise ValueError(
+            f"fit_many: networks needs networks on one device, found some on each of "
+            f"{', '.join(places)}; pass device="
+        )
+    return places[0] if places else "cpu"
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:
