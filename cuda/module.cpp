@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "check.h"
+#include "device_fleet.h"
 #include "device_network.h"
 #include "fleet.h"
 #include "lt.h"
@@ -18,25 +19,6 @@ namespace {
 std::unique_ptr<Network> make(Graph graph, DType dtype, int device) {
   check(dtype == DType::float32, "network: device \"cuda\" needs dtype float32, found float64");
   return std::make_unique<cuda::DeviceNetwork>(std::move(graph), device);
-}
-
-/// One after the other on the GPU, as fit would alone.
-std::vector<FitResult> train(std::vector<Member>& members, int,
-                             const std::function<void(const FleetProgress&)>& on_progress) {
-  std::vector<FitResult> results(members.size());
-  Index finished = 0;
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    Member& member = members[i];
-    const auto own = member.options.on_progress;
-    member.options.on_progress = [&](Index epoch, Index done, Index steps) {
-      if (own) own(epoch, done, steps);
-      if (on_progress) on_progress({finished, {}, results});
-    };
-    name_member(i, [&] { results[i] = member.network->fit(member.data, member.options); });
-    ++finished;
-    if (on_progress) on_progress({finished, {i}, results});
-  }
-  return results;
 }
 
 }  // namespace
@@ -73,6 +55,6 @@ PYBIND11_MODULE(_cuda, m) {
 
   bindings::bind_network(m, {.make = make,
                              .rows = bindings::numpy_rows,
-                             .train = train,
+                             .train = cuda::train_device_fleet,
                              .check_options = [](const FitOptions&, DType) {}});
 }

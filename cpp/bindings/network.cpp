@@ -126,6 +126,7 @@ py::dict result_dict(const FitResult& fitted) {
   answer["message"] = fitted.message;
   answer["best_epoch"] = fitted.best_epoch;
   answer["engine"] = fitted.engine;
+  answer["engine_reason"] = fitted.engine_reason;
   return answer;
 }
 

@@ -41,6 +41,7 @@ class FitResult(TypedDict):
     message: str
     best_epoch: int
     engine: str  # "cpu", or on a GPU "graph" or "population"
+    engine_reason: str  # why not "population"
 
 class Network:
     """Parameters, optimizer state and plans of one network; rows of `x` are flattened examples."""

@@ -89,6 +89,8 @@ class History(Mapping[str, "list[float]"]):
     engine : str
         What trained the network: "cpu", or on a GPU "graph" (one network at a time) or "population"
         (many small ones in one kernel).
+    engine_reason : str
+        Why a network of a fleet on a GPU was not trained in the population; else empty.
     layers : dict of str to dict of str to list of float
         Health of each dense layer by epoch, where the fit was asked for `statistics`, else empty:
         ``history.layers["0"]["dead"][-1]``. See the notes.
@@ -128,6 +130,7 @@ class History(Mapping[str, "list[float]"]):
     device: str
     precision: str
     engine: str
+    engine_reason: str
     layers: dict[str, dict[str, list[float]]]
 
     def __init__(
@@ -143,6 +146,7 @@ class History(Mapping[str, "list[float]"]):
         self.epochs = len(records)
         self.stopped = result["stopped"]
         self.device, self.precision, self.engine = device, precision, result["engine"]
+        self.engine_reason = result["engine_reason"]
         self.message = result["message"] or f"fit: completed {self.epochs} epochs"
         watched = self._values.get("val_loss", self._values["loss"])
         finite = [(value, epoch) for epoch, value in enumerate(watched, 1) if math.isfinite(value)]
