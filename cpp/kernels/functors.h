@@ -1,9 +1,9 @@
 // Activations, losses of single elements and optimizer updates, each formula written once. V stands
 // for what one call works on: a vector of float or double here, a single float on a GPU, where
 // Vec<T> is T. The first part holds everything that depends on V beyond fma, sqrt, bit_cast,
-// + - * / and `comparison ? a : b`; no formula below it knows how wide V is. cuda/scalar-inl.h takes
-// its place where DLCORE_SCALAR is defined.
-// Included after vector-inl.h by each instruction set, so the same rule holds: no standard header.
+// + - * / and `comparison ? a : b`; no formula below it knows how wide V is. cuda/scalar-inl.h
+// takes its place where DLCORE_SCALAR is defined. Included after vector-inl.h by each instruction
+// set, so the same rule holds: no standard header.
 //
 // Float32 has formulas of its own, with the errors of the table at activate(). Float64 calls the C
 // library lane by lane: it serves to check, where speed is second.
