@@ -96,11 +96,13 @@ void dense_backward(const T* dy, const T* x, const T* weight, T* dx, T* dw, T* d
   const Index ldy = leading_dimension<T>(n), ldt = leading_dimension<T>(m);
   const Buffer<T> panels = packed_weight(weight, n, k, stride);
   const Buffer<T> x_rows = padded_rows(x, m, k, ldx), dy_rows = padded_rows(dy, m, n, ldy);
-  Buffer<T> dyt(checked_product(n, ldt, "dense")), dxt(checked_product(k, ldt, "dense"));
+  const bool transposes = ops::transposes_batch(m, n, k);
+  Buffer<T> dyt(transposes ? checked_product(n, ldt, "dense") : 0);
+  Buffer<T> dxt(transposes ? checked_product(k, ldt, "dense") : 0);
   Buffer<T> dx_rows(checked_product(m, ldx, "dense")), dw_panels(panels.size());
-  kernels.transpose(dy_rows.data(), ldy, dyt.data(), ldt, m, n, padded<T>(m));
-  ops::dense_input_gradient<T>(kernels, kernels, threads, dyt.data(), {panels.data(), stride, k, n},
-                               dxt.data(), ldt, false, nullptr, dx_rows.data(), ldx, m);
+  ops::dense_input_gradient<T>(kernels, kernels, threads, dy_rows.data(), ldy,
+                               {panels.data(), stride, k, n}, {dyt.data(), dxt.data(), ldt}, false,
+                               dx_rows.data(), ldx, m);
   for (Index i = 0; i < m; ++i) std::copy_n(dx_rows.data() + i * ldx, k, dx + i * k);
   ops::dense_weight_gradient<T>(kernels, threads, x_rows.data(), ldx, dy_rows.data(), ldy, false,
                                 {dw_panels.data(), stride, k, n}, m);

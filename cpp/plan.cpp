@@ -77,7 +77,7 @@ Index Plan<T>::assign(T* base) {
   Value& input = values_.front();
   input.y = take(checked_product(batch_, input.rows, "plan"), input.ld);
   if (training && node(0).needs_gradient) input.dy = take(batch_ * input.rows, input.ld);
-  Index most_k = 0, most_n = 0, most_rows = 0, most_sum = 0;
+  Index most_dy = 0, most_dx = 0, most_sum = 0;
   for (const Step& step : steps_) {
     Value& v = value(step.node);
     const Node& op = node(step.op);
@@ -97,17 +97,18 @@ Index Plan<T>::assign(T* base) {
     if (!training || !node(step.node).needs_gradient) continue;
     v.dy = take(rows, v.ld);
     if (op.op == OpKind::dense && node(op.inputs[0]).needs_gradient) {
-      most_k = std::max(most_k, x.n);
-      most_n = std::max(most_n, v.n);
-      most_rows = std::max(most_rows, rows);
+      // A smaller last batch may be transposed where a whole one is not.
+      const Index transposed = std::min(rows, v.n * x.n / (v.n + x.n));
+      most_dy = std::max(most_dy, checked_product(v.n, leading_dimension<T>(transposed), "plan"));
+      most_dx = std::max(most_dx, checked_product(x.n, leading_dimension<T>(transposed), "plan"));
     }
     if (node(op.inputs[0]).needs_gradient && node(op.inputs[0]).uses > 1) {
       most_sum = std::max(most_sum, checked_product(batch_ * x.rows, x.ld, "plan"));
     }
   }
   if (training) {
-    transposed_dy_ = take(most_n, leading_dimension<T>(most_rows));
-    transposed_dx_ = take(most_k, leading_dimension<T>(most_rows));
+    transposed_dy_ = take(most_dy, 1);
+    transposed_dx_ = take(most_dx, 1);
     sum_ = take(most_sum, 1);
     Index most_bias = 0;
     for (const DenseSlot& slot : layout_->slots) {
@@ -268,14 +269,12 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
   if (slot.bias >= 0) bias_gradient(threads, v, rows, slot, sink);
   // The input gradient first: an update in place would change the weights it reads.
   const bool needs_dx = node(op.inputs[0]).needs_gradient;
-  const Index ldt = leading_dimension<T>(rows), rows_padded = padded<T>(rows);
   if constexpr (std::is_same_v<T, float>) {
     if (bf16_ != nullptr) {
       if (needs_dx) {
         const Index pairs = (n + 1) / 2, ld = leading_dimension<float>(pairs);
         ops::round_rows(*bf16_, threads, v.dy, v.ld, rounded_, ld, rows, n);
-        k_->transpose(rounded_, ld, transposed_dy_, ldt, rows, pairs, rows_padded);
-        input_gradient(*bf16_, threads, rows, op.inputs[0],
+        input_gradient(*bf16_, threads, rounded_, ld, rows, op.inputs[0],
                        {weight_rows_[index], slot.panel_stride / 2, k, pairs});
       }
       ops::round_row_pairs(*bf16_, threads, x.y, x.ld, x_pairs_, x.ld, rows, k);
@@ -285,8 +284,7 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
     }
   }
   if (needs_dx) {
-    k_->transpose(v.dy, v.ld, transposed_dy_, ldt, rows, n, rows_padded);
-    input_gradient(*k_, threads, rows, op.inputs[0],
+    input_gradient(*k_, threads, v.dy, v.ld, rows, op.inputs[0],
                    {parameters + slot.weight, slot.panel_stride, k, n});
   }
   weight_gradient(*k_, threads, x.y, x.ld, v.dy, v.ld, rows, slot, sink);
@@ -308,11 +306,12 @@ void Plan<T>::bias_gradient(int threads, const Value& v, Index rows, const Dense
 
 template <class T>
 template <class K>
-void Plan<T>::input_gradient(const K& products, int threads, Index rows, int input,
-                             const ops::DenseWeights<const T>& w) {
+void Plan<T>::input_gradient(const K& products, int threads, const T* dy, Index ldy, Index rows,
+                             int input, const ops::DenseWeights<const T>& w) {
   Value& x = value(input);
-  ops::dense_input_gradient<T>(*k_, products, threads, transposed_dy_, w, transposed_dx_,
-                               leading_dimension<T>(rows), x.written, sum_, x.dy, x.ld, rows);
+  ops::dense_input_gradient<T>(*k_, products, threads, dy, ldy, w,
+                               {transposed_dy_, transposed_dx_, leading_dimension<T>(rows)},
+                               x.written, x.dy, x.ld, rows);
   x.written = true;
 }
 

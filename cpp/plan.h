@@ -101,7 +101,7 @@ class Plan {
   void bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,
                      const Sink& sink);
   template <class K>
-  void input_gradient(const K& products, int threads, Index rows, int input,
+  void input_gradient(const K& products, int threads, const T* dy, Index ldy, Index rows, int input,
                       const ops::DenseWeights<const T>& w);
   template <class K>
   void weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
@@ -121,7 +121,7 @@ class Plan {
   std::vector<Step> steps_;
   std::vector<Value> values_;
   ops::LossScratch<T> loss_{};
-  T* transposed_dy_ = nullptr;  ///< scratch of the input gradient
+  T* transposed_dy_ = nullptr;  ///< of input gradients that transpose the batch
   T* transposed_dx_ = nullptr;
   T* sum_ = nullptr;   ///< second contributions to a gradient
   T* bias_ = nullptr;  ///< gradient of one bias

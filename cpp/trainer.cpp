@@ -62,7 +62,7 @@ ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset
   const Index width = target.rows * target.features;
   for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
     const Index m = std::min(plan.batch(), data.x.rows - begin);
-    if (!ops::gather(kernels, threads, data.x, nullptr, begin, static_cast<T>(data.input_scale),
+    if (!ops::gather(kernels, threads, data.x, nullptr, 0, begin, static_cast<T>(data.input_scale),
                      plan.input(), plan.input_ld(), m, plan.input_rows())) {
       refuse_not_finite(operation, data.x, nullptr, data.x.rows);
     }
@@ -135,8 +135,9 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   const int threads = options_.threads;
   const Index begin = step_in_epoch * batch_, m = std::min(batch_, examples_ - begin);
   const Index* rows = order_.data() + begin;
-  if (!ops::gather(k, threads, data_.x, rows, 0, static_cast<T>(data_.input_scale), plan_.input(),
-                   plan_.input_ld(), m, plan_.input_rows())) {
+  if (!ops::gather(k, threads, data_.x, rows, examples_ - begin, 0,
+                   static_cast<T>(data_.input_scale), plan_.input(), plan_.input_ld(), m,
+                   plan_.input_rows())) {
     refuse_data();
   }
   const Index width = target_.rows * target_.features;

@@ -1,6 +1,6 @@
-#include "device.h"
-
 #include <cstdint>
+
+#include "device.h"
 
 #define DLCORE_SCALAR
 #include "kernels/functors.h"
@@ -43,9 +43,7 @@ struct Element<DType::uint8> {
   __device__ static float read(uint8_t x) { return static_cast<float>(x); }
 };
 
-__device__ bool is_finite(float x) {
-  return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
-}
+__device__ bool is_finite(float x) { return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u; }
 
 /// Four values of one dtype, so that one load of a row of bytes is four pixels.
 template <class From>
@@ -98,8 +96,7 @@ template <DType D, class S>
 void run_gather(const Step& step, const void* x, const Rows& rows, float scale, S* y, Index batch,
                 Index pieces, Index n, Index ld, cudaStream_t stream) {
   using From = typename Element<D>::Type;
-  const bool four =
-      n % 4 == 0 && reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(From)) == 0;
+  const bool four = n % 4 == 0 && reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(From)) == 0;
   launch(stream,
          {.grid = dim3(static_cast<unsigned>(batch)), .block = dim3(kThreads), .independent = true},
          gather_kernel<D, S>, step, static_cast<const From*>(x), rows.order, scale, y, pieces, n,
@@ -126,7 +123,7 @@ struct Row {
   Index example;  ///< its number in the data
   Index at;       ///< row of the targets
   double weight;
-  float share;    ///< factor of its gradient
+  float share;  ///< factor of its gradient
 };
 
 __device__ Row row_of(const StepInput& input, const Index row, Index rows, const uint32_t* order,
@@ -320,10 +317,10 @@ void count_step(const Step& step, cudaStream_t stream) {
   launch(stream, {.grid = dim3(1), .block = dim3(1), .independent = true}, count_kernel, step);
 }
 
-#define DLCORE_INSTANTIATE(S)                                                                    \
-  template void gather(const Step&, const void*, DType, const Rows&, float, S*, Index, Index,    \
-                       Index, Index, cudaStream_t);                                              \
-  template void loss_rows(const Step&, const Targets&, const float*, Index, float*, float*, S*,  \
+#define DLCORE_INSTANTIATE(S)                                                                   \
+  template void gather(const Step&, const void*, DType, const Rows&, float, S*, Index, Index,   \
+                       Index, Index, cudaStream_t);                                             \
+  template void loss_rows(const Step&, const Targets&, const float*, Index, float*, float*, S*, \
                           Index, Index, cudaStream_t);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(Bf16)

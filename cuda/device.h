@@ -33,19 +33,18 @@ inline int atomicOr(int* address, int bits) {
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
   emulated::enqueue(stream, [how, kernel, ... arguments = static_cast<P>(arguments)] {
-    hostsim::run(how.grid, how.block, how.shared, how.independent,
-                 [&] { kernel(arguments...); });
+    hostsim::run(how.grid, how.block, how.shared, how.independent, [&] { kernel(arguments...); });
   });
 }
 #else
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
-  kernel<<<how.grid, how.block, how.shared, stream>>>(static_cast<P>(arguments)...);
+  kernel<<<how.grid, how.block, how.shared, stream> > >(static_cast<P>(arguments)...);
   check_cuda(cudaGetLastError(), "a kernel cannot be started");
 }
 
 #define DLCORE_SHARED(T, name, count) __shared__ T name[count]
-#define DLCORE_SHARED_DYNAMIC(T, name)                              \
+#define DLCORE_SHARED_DYNAMIC(T, name)                             \
   extern __shared__ __align__(16) unsigned char dlcore_dynamic_[]; \
   T* const name = reinterpret_cast<T*>(dlcore_dynamic_)
 #endif

@@ -20,6 +20,15 @@ auto with_storage(lt::Precision precision, F f) {
   return f.template operator()<float>();
 }
 
+/// What lies on a GPU has to lie on the network's.
+void check_place(const char* operation, const RowsView& x, int device) {
+  if (!x.on_device || x.rows == 0) return;
+  cudaPointerAttributes attributes{};
+  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
+  check_state(attributes.device == device, operation, ": x lies on cuda:", attributes.device,
+              " but the network on cuda:", device);
+}
+
 }  // namespace
 
 DeviceLayout::DeviceLayout(const Graph& graph) : slot_of_node(graph.nodes.size(), -1) {
@@ -172,8 +181,8 @@ DeviceNetwork::DeviceNetwork(Graph graph, int device)
     : graph_(std::move(graph)), device_(device), layout_(graph_) {
   const int count = device_count();
   check_state(device >= 0 && device < count, "network: device \"cuda:", device,
-              "\" does not exist; there ", count == 1 ? "is 1 GPU" : sentence("are ", count, " GPUs"),
-              ", counted from 0");
+              "\" does not exist; there ",
+              count == 1 ? "is 1 GPU" : sentence("are ", count, " GPUs"), ", counted from 0");
   // The same names as on the CPU, whatever the layout.
   const Layout<float> host(graph_);
   names_ = parameter_names(graph_, host);
@@ -220,9 +229,7 @@ void DeviceNetwork::read(const DeviceMemory<float>& arena, std::size_t i, void* 
   }
 }
 
-void DeviceNetwork::get(std::size_t i, void* value) const {
-  read(state_.parameters, i, value);
-}
+void DeviceNetwork::get(std::size_t i, void* value) const { read(state_.parameters, i, value); }
 
 void DeviceNetwork::get_gradient(std::size_t i, void* value) const { read(gradients_, i, value); }
 
@@ -387,6 +394,7 @@ Index device_batch(Index rows) { return std::clamp<Index>(rows, 1, kDeviceBatch)
 
 void DeviceNetwork::forward(const RowsView& x, double input_scale, Head head, Index, int, void* y) {
   const Use use(*this, "predict");
+  check_place("predict", x, device_);
   const auto context = Context::take(device_);
   const cudaStream_t stream = context->stream();
   const Node& output = graph_.output();
@@ -453,6 +461,7 @@ ops::LossSums evaluate_data(DeviceNetwork& network, const DeviceData& data, cons
 
 ops::LossSums DeviceNetwork::evaluate(const Dataset& data, const ops::Loss& loss, Index, int) {
   const Use use(*this, "evaluate");
+  check_place("evaluate", data.x, device_);
   const auto context = Context::take(device_);
   // Fetched batch by batch: it is used once.
   const DeviceData uploaded = upload(data, graph_, loss, 0, context->stream());
@@ -463,6 +472,7 @@ double DeviceNetwork::loss_and_gradients(const Dataset& data, const ops::Loss& l
                                          double clip_norm,
                                          std::optional<std::uint64_t> dropout_seed) {
   const Use use(*this, "loss_and_gradients");
+  check_place("loss_and_gradients", data.x, device_);
   const auto context = Context::take(device_);
   const cudaStream_t stream = context->stream();
   const DeviceData uploaded = upload(data, graph_, loss, 0, stream);
@@ -533,6 +543,7 @@ DeviceNetwork::Training::Training(DeviceNetwork& network, const ops::Optimizer& 
 DeviceNetwork::Training::~Training() { network_.training_.store(false); }
 
 FitResult DeviceNetwork::fit(const Dataset& data, const FitOptions& options) {
+  check_place("fit", data.x, device_);
   const Training training(*this, options.optimizer);
   try {
     const auto context = Context::take(device_);
@@ -545,12 +556,12 @@ FitResult DeviceNetwork::fit(const Dataset& data, const FitOptions& options) {
     const Memory m = memory(batch, options.optimizer, examples, options.clip_norm > 0,
                             options.validation.has_value(), options.early_stopping.has_value(),
                             precision_ == lt::Precision::bf16);
-    throw std::runtime_error(sentence(
-        "fit: ",
-        megabytes(m.parameters + m.gradients + m.optimizer_state + m.snapshots + m.workspace +
-                  m.permutation),
-        " for the weights, their copies and batches of ", batch,
-        " do not fit on the GPU: ", e.what(), "; use a smaller batch_size"));
+    throw std::runtime_error(sentence("fit: ",
+                                      megabytes(m.parameters + m.gradients + m.optimizer_state +
+                                                m.snapshots + m.workspace + m.permutation),
+                                      " for the weights, their copies and batches of ", batch,
+                                      " do not fit on the GPU: ", e.what(),
+                                      "; use a smaller batch_size"));
   }
 }
 

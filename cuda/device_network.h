@@ -5,8 +5,8 @@
 #include <mutex>
 #include <vector>
 
-#include "network.h"
 #include "lt.h"
+#include "network.h"
 #include "runtime.h"
 
 namespace dlcore::cuda {

@@ -113,8 +113,7 @@ Index DevicePlan<S>::assign(std::byte* base) {
     if (!training || !node(step.node).needs_gradient) continue;
     v.dy = take_rows(v);
     const bool may_mask = dense && step.activation == Activation::relu;
-    v.mask_ld =
-        (v.n + lt::kMaskAlignment - 1) / lt::kMaskAlignment * lt::kMaskAlignment;
+    v.mask_ld = (v.n + lt::kMaskAlignment - 1) / lt::kMaskAlignment * lt::kMaskAlignment;
     if (may_mask && reader_of(step) != nullptr) {
       v.mask = take(static_cast<std::byte*>(nullptr), rows(v) * (v.mask_ld / 8));
     }
@@ -371,8 +370,8 @@ void DevicePlan<S>::backward_dense(Node& step, const Weights<S>& weights, float*
 
 template <class S>
 typename DevicePlan<S>::Result DevicePlan<S>::result_of(int dense_node) const {
-  const auto step = std::find_if(steps_.begin(), steps_.end(),
-                                 [&](const Node& s) { return s.op == dense_node; });
+  const auto step =
+      std::find_if(steps_.begin(), steps_.end(), [&](const Node& s) { return s.op == dense_node; });
   const Value& v = values_[static_cast<std::size_t>(step->node)];
   return {step->activation, v.y, v.ld, v.rows, v.n};
 }

@@ -1,7 +1,7 @@
-#include "device.h"
-
 #include <algorithm>
 #include <cstdint>
+
+#include "device.h"
 
 #define DLCORE_SCALAR
 #include "kernels/functors.h"
@@ -105,9 +105,9 @@ __device__ void drop(uint64_t seed, uint64_t random_step, uint32_t layer, uint32
                      float scale, Index first, Index count, const S* x, S* y, Index n, Index ld) {
   const Index blocks = (first + count + 3) / 4;
   for (Index q = first / 4 + thread_index(); q < blocks; q += thread_count()) {
-    const philox::Block block =
-        philox::block(seed, philox::counter(philox::Purpose::dropout, layer, random_step,
-                                            static_cast<uint64_t>(q)));
+    const philox::Block block = philox::block(
+        seed,
+        philox::counter(philox::Purpose::dropout, layer, random_step, static_cast<uint64_t>(q)));
 #pragma unroll
     for (int l = 0; l < 4; ++l) {
       const Index i = 4 * q + l - first;
@@ -218,8 +218,8 @@ void dropout(const Step& step, bool counted, uint64_t seed, uint32_t layer, doub
 void dropout_plain(uint64_t seed, uint64_t random_step, uint32_t layer, double p, const float* x,
                    float* y, Index n, cudaStream_t stream) {
   if (n == 0) return;
-  launch(stream, spread(n / 4 + 2), dropout_plain_kernel, seed, random_step, layer,
-         threshold_of(p), scale_of(p), x, y, n);
+  launch(stream, spread(n / 4 + 2), dropout_plain_kernel, seed, random_step, layer, threshold_of(p),
+         scale_of(p), x, y, n);
 }
 
 template <class S>
@@ -251,14 +251,14 @@ void softmax_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStr
          m, n);
 }
 
-#define DLCORE_INSTANTIATE(S)                                                                    \
-  template void activation_forward(Activation, float, const S*, S*, Index, cudaStream_t);        \
-  template void activation_backward(Activation, float, const S*, const S*, S*, Index,            \
-                                    cudaStream_t);                                               \
-  template void add(const S*, const S*, S*, Index, cudaStream_t);                                \
-  template void dropout(const Step&, bool, uint64_t, uint32_t, double, const S*, S*, Index,      \
-                        Index, Index, Index, cudaStream_t);                                      \
-  template void repack(const S*, Index, Index, S*, Index, Index, Index, cudaStream_t);           \
+#define DLCORE_INSTANTIATE(S)                                                                      \
+  template void activation_forward(Activation, float, const S*, S*, Index, cudaStream_t);          \
+  template void activation_backward(Activation, float, const S*, const S*, S*, Index,              \
+                                    cudaStream_t);                                                 \
+  template void add(const S*, const S*, S*, Index, cudaStream_t);                                  \
+  template void dropout(const Step&, bool, uint64_t, uint32_t, double, const S*, S*, Index, Index, \
+                        Index, Index, cudaStream_t);                                               \
+  template void repack(const S*, Index, Index, S*, Index, Index, Index, cudaStream_t);             \
   template void add_bias(const S*, S*, Index, Index, Index, cudaStream_t);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(Bf16)

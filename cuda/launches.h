@@ -23,23 +23,23 @@ constexpr Index line(Index n) { return (n + kLine - 1) / kLine * kLine; }
 /// Everything about one step that changes from step to step, worked out by the host.
 struct StepInput {
   Update<float> update;
-  double share = 0;         ///< 1 / (sum of the batch's weights * elements of an example)
-  uint64_t random_step = 0; ///< of the network's life, for dropout
-  Index begin = 0;          ///< first position of the batch in the order of examples
-  Index x_begin = 0;        ///< its first row in x, where x lies in order of use
-  Index first_row = 0;      ///< number of its first example within the batch (a batch in pieces)
-  Index number = 0;         ///< of the step within its epoch
-  int32_t rows = 0;         ///< examples; the rest of the plan's batch is filled with zeros
+  double share = 0;          ///< 1 / (sum of the batch's weights * elements of an example)
+  uint64_t random_step = 0;  ///< of the network's life, for dropout
+  Index begin = 0;           ///< first position of the batch in the order of examples
+  Index x_begin = 0;         ///< its first row in x, where x lies in order of use
+  Index first_row = 0;       ///< number of its first example within the batch (a batch in pieces)
+  Index number = 0;          ///< of the step within its epoch
+  int32_t rows = 0;          ///< examples; the rest of the plan's batch is filled with zeros
 };
 
 /// What steps leave for each other and for the host, in device memory.
 struct StepState {
-  int32_t step = 0;          ///< the table's entry in use
-  int32_t stopped = 0;       ///< nonzero from the first loss that is not finite: nothing moves then
-  int32_t bad_input = 0;     ///< nonzero where a value of x was not finite
-  Index stopped_step = 0;    ///< number of the step in which it was
+  int32_t step = 0;        ///< the table's entry in use
+  int32_t stopped = 0;     ///< nonzero from the first loss that is not finite: nothing moves then
+  int32_t bad_input = 0;   ///< nonzero where a value of x was not finite
+  Index stopped_step = 0;  ///< number of the step in which it was
   double loss = 0, correct = 0, weight = 0;  ///< sums, as ops::LossSums
-  float gradient_scale = 1;  ///< from clipping
+  float gradient_scale = 1;                  ///< from clipping
 };
 
 /// The step that runs: table[state->step], or the one before once `finish` has counted it.
@@ -90,7 +90,8 @@ void softmax_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStr
 
 // --- Batches and losses (batch.cu) ---------------------------------------------------------------
 
-/// y = S(x[rows] * scale), each example cut into `pieces` rows of n; rows beyond the step's become 0.
+/// y = S(x[rows] * scale), each example cut into `pieces` rows of n; rows beyond the step's become
+/// 0.
 template <class S>
 void gather(const Step& step, const void* x, DType dtype, const Rows& rows, float scale, S* y,
             Index batch, Index pieces, Index n, Index ld, cudaStream_t stream);

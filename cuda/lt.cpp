@@ -133,7 +133,7 @@ std::uint32_t epilogue_of(Epilogue epilogue) {
 template <class T>
 void set(Description description, int attribute, const T& value) {
   check_lt(library().call.MatmulDescSetAttribute(description, attribute, &value, sizeof(T)),
-        "refuses an attribute");
+           "refuses an attribute");
 }
 
 /// Any address as aligned as those that will come, for the choice of an algorithm.
@@ -155,16 +155,16 @@ Product Product::make(const Shape& s) {
   Product p;
   // Row-major d = op(a) op(b) is column-major d^T = op(b)^T op(a)^T: the factors change places and
   // a matrix of r rows and c columns is one of c rows and r columns.
-  check_lt(call.MatmulDescCreate(&p.description_,
-                              s.precision == Precision::tf32 ? kComputeTf32 : kCompute32, kFloat32),
-        "cannot describe a product");
+  check_lt(
+      call.MatmulDescCreate(&p.description_,
+                            s.precision == Precision::tf32 ? kComputeTf32 : kCompute32, kFloat32),
+      "cannot describe a product");
   set(p.description_, kTransposeA, s.transpose_b ? kTransposed : kPlain);
   set(p.description_, kTransposeB, s.transpose_a ? kTransposed : kPlain);
   set(p.description_, kEpilogue, epilogue_of(s.epilogue));
   const bool biased = s.epilogue == Epilogue::bias || s.epilogue == Epilogue::relu_bias ||
                       s.epilogue == Epilogue::relu_mask_bias;
-  const bool masked = s.epilogue == Epilogue::relu_mask ||
-                      s.epilogue == Epilogue::relu_mask_bias ||
+  const bool masked = s.epilogue == Epilogue::relu_mask || s.epilogue == Epilogue::relu_mask_bias ||
                       s.epilogue == Epilogue::relu_gradient;
   if (biased) set(p.description_, kBiasPointer, kSomewhere);
   if (masked) {
@@ -173,8 +173,8 @@ Product Product::make(const Shape& s) {
   }
   const auto layout = [&](Layout* made, Type type, Index rows, Index columns, Index ld) {
     check_lt(call.MatrixLayoutCreate(made, type_of(type), static_cast<std::uint64_t>(columns),
-                                  static_cast<std::uint64_t>(rows), ld),
-          "cannot describe a matrix");
+                                     static_cast<std::uint64_t>(rows), ld),
+             "cannot describe a matrix");
   };
   layout(&p.a_, s.type, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.ldb);
   layout(&p.b_, s.type, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.lda);
@@ -188,13 +188,13 @@ Product Product::make(const Shape& s) {
   check_lt(call.MatmulPreferenceCreate(&chosen.preference), "cannot prepare a choice");
   const auto workspace = static_cast<std::uint64_t>(kWorkspaceBytes);
   check_lt(call.MatmulPreferenceSetAttribute(chosen.preference, kMaxWorkspace, &workspace,
-                                          sizeof workspace),
-        "refuses an attribute");
+                                             sizeof workspace),
+           "refuses an attribute");
   // Partial sums are added in a fixed order, in the compute type: no atomics, the same bits each
   // run. (The bits of a mask left out allow no more than one sum a result.)
   check_lt(call.MatmulPreferenceSetAttribute(chosen.preference, kReductionSchemes,
-                                          &kReductionComputeType, sizeof kReductionComputeType),
-        "refuses an attribute");
+                                             &kReductionComputeType, sizeof kReductionComputeType),
+           "refuses an attribute");
   Heuristic heuristic{};
   int found = 0;
   const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
@@ -231,9 +231,9 @@ void Product::run(const Arguments& a, void* workspace, cudaStream_t stream) cons
   if (a.mask != nullptr) set(description_, kMaskPointer, a.mask);
   const float alpha = 1, beta = a.add ? 1.0f : 0.0f;
   check_lt(library().call.Matmul(handle(), description_, &alpha, a.b, a_, a.a, b_, &beta, a.d, d_,
-                              a.d, d_, &algorithm_, workspace,
-                              static_cast<std::size_t>(kWorkspaceBytes), stream),
-        "cannot multiply");
+                                 a.d, d_, &algorithm_, workspace,
+                                 static_cast<std::size_t>(kWorkspaceBytes), stream),
+           "cannot multiply");
 }
 
 }  // namespace dlcore::cuda::lt

@@ -11,10 +11,10 @@ namespace dlcore::cuda::lt {
 
 struct Status {
   bool usable = false;
-  std::string reason;   ///< what was opened, or what was tried
-  std::string path;     ///< of the file in use
-  int version = 0;      ///< as 130100
-  bool own = true;      ///< false where the system's loader chose, and may have taken another's copy
+  std::string reason;  ///< what was opened, or what was tried
+  std::string path;    ///< of the file in use
+  int version = 0;     ///< as 130100
+  bool own = true;     ///< false where the system's loader chose, and may have taken another's copy
 };
 
 /// Opens the library at the first call, for good: the file that the environment variable
@@ -30,12 +30,12 @@ enum class Precision { fp32, tf32, bf16 };
 /// What a product does to its result before it is written.
 enum class Epilogue {
   none,
-  bias,           ///< + bias, one for each column of d
-  relu,           ///< max(.., 0)
+  bias,  ///< + bias, one for each column of d
+  relu,  ///< max(.., 0)
   relu_bias,
-  relu_mask,      ///< max(.., 0), and a mask of what was above 0
-  relu_mask_bias, ///< both
-  relu_gradient,  ///< 0 where the mask says so
+  relu_mask,       ///< max(.., 0), and a mask of what was above 0
+  relu_mask_bias,  ///< both
+  relu_gradient,   ///< 0 where the mask says so
 };
 
 /// d (m, n) = op(a) op(b) (+ d), row-major, a of m rows or columns; epilogues work on columns.
@@ -43,8 +43,8 @@ struct Shape {
   Index m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
   Index lda = 0, ldb = 0, ldd = 0;
-  Type type = Type::float32;      ///< of a and b
-  Type result = Type::float32;    ///< of d and the bias
+  Type type = Type::float32;    ///< of a and b
+  Type result = Type::float32;  ///< of d and the bias
   Precision precision = Precision::tf32;
   Epilogue epilogue = Epilogue::none;
   Index mask_ld = 0;  ///< bits from one row of the mask to the next

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "arrays.h"
 #include "bindings/bindings.h"
 #include "check.h"
 #include "device_fleet.h"
@@ -53,8 +54,11 @@ PYBIND11_MODULE(_cuda, m) {
       },
       py::arg("wheel"));
 
+  cuda::bind_arrays(m);
+  cuda::bind_device_functional(m);
   bindings::bind_network(m, {.make = make,
-                             .rows = bindings::numpy_rows,
+                             .rows = cuda::rows_of,
+                             .result = cuda::result_for,
                              .train = cuda::train_device_fleet,
                              .check_options = [](const FitOptions&, DType) {}});
 }

@@ -13,17 +13,15 @@ std::string megabytes(Index bytes) {
 
 namespace {
 
-std::string version(int number) {
-  return sentence(number / 1000, ".", number % 1000 / 10);
-}
+std::string version(int number) { return sentence(number / 1000, ".", number % 1000 / 10); }
 
 }  // namespace
 
 void check_cuda(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // an error that is not sticky must not be found again by the next call
-  throw std::runtime_error(sentence("cuda: ", what, ": ", cudaGetErrorName(status), ", ",
-                                    cudaGetErrorString(status)));
+  throw std::runtime_error(
+      sentence("cuda: ", what, ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status)));
 }
 
 Status probe() {
@@ -51,8 +49,8 @@ Status probe() {
       }
       names += (i > 0 ? ", " : "") + info.name;
     }
-    return {true, sentence(names, "; driver for CUDA ", version(driver), ", runtime ",
-                           version(runtime))};
+    return {true,
+            sentence(names, "; driver for CUDA ", version(driver), ", runtime ", version(runtime))};
   } catch (const std::runtime_error& e) {
     return {false, e.what()};
   }
@@ -115,12 +113,12 @@ void release(void* memory, bool pinned) {
 
 void copy_bytes(void* to, const void* from, Index bytes, cudaStream_t stream) {
   check_cuda(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream),
-        "a copy failed");
+             "a copy failed");
 }
 
 void set_bytes(void* to, int value, Index bytes, cudaStream_t stream) {
   check_cuda(cudaMemsetAsync(to, value, static_cast<std::size_t>(bytes), stream),
-        "device memory cannot be set");
+             "device memory cannot be set");
 }
 
 Stream::Stream() {
@@ -133,7 +131,7 @@ void Stream::synchronize() const {
 
 Event::Event() {
   check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync),
-        "no event");
+             "no event");
 }
 Event::~Event() {
   if (event_ != nullptr) cudaEventDestroy(event_);
@@ -141,9 +139,7 @@ Event::~Event() {
 void Event::record(cudaStream_t stream) {
   check_cuda(cudaEventRecord(event_, stream), "an event cannot be recorded");
 }
-void Event::wait() const {
-  check_cuda(cudaEventSynchronize(event_), "the work on the GPU failed");
-}
+void Event::wait() const { check_cuda(cudaEventSynchronize(event_), "the work on the GPU failed"); }
 void Event::hold(cudaStream_t stream) const {
   check_cuda(cudaStreamWaitEvent(stream, event_, 0), "a stream cannot wait");
 }
@@ -153,7 +149,8 @@ Recording::~Recording() {
 }
 void Recording::begin(cudaStream_t stream) {
   // Relaxed: another thread may allocate while this one records.
-  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), "recording cannot begin");
+  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed),
+             "recording cannot begin");
 }
 void Recording::end(cudaStream_t stream) {
   cudaGraph_t graph = nullptr;

@@ -1,6 +1,6 @@
-#include "device.h"
-
 #include <algorithm>
+
+#include "device.h"
 
 #define DLCORE_SCALAR
 #include "kernels/functors.h"
@@ -33,7 +33,7 @@ Index chunks_of(Index m) { return std::clamp<Index>(m / kChunkRows, 1, kMostChun
 template <class S>
 __global__ void column_sums_kernel(const S* dy, Index ld, float* sums, Index m, Index n,
                                    Index chunks, int add) {
-  DLCORE_SHARED(float, lines, kColumns * kLines);
+  DLCORE_SHARED(float, lines, kColumns* kLines);
   const Index j = static_cast<Index>(blockIdx.x) * kColumns + threadIdx.x;
   const Index begin = m * blockIdx.y / chunks, end = m * (blockIdx.y + 1) / chunks;
   float sum = 0;
@@ -166,7 +166,8 @@ template <class F>
 void with_kind(Rule rule, bool momentum, F f) {
   switch (rule) {
     case Rule::sgd:
-      return momentum ? f.template operator()<Kind::momentum>() : f.template operator()<Kind::sgd>();
+      return momentum ? f.template operator()<Kind::momentum>()
+                      : f.template operator()<Kind::sgd>();
     case Rule::adam: return f.template operator()<Kind::adam>();
     case Rule::adamw: return f.template operator()<Kind::adamw>();
   }

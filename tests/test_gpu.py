@@ -7,6 +7,7 @@ runs the kernels, the streams and the products on the CPU.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import pickle
 import threading
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 
 import dlcore
 import reference
+from cases import CASES, check
+from dlcore import _core
 from test_training import (
     ACTIVATIONS,
     LOSSES,
@@ -138,7 +141,9 @@ def test_random_networks(kind, loss, precision, products):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("sizes", [(1, 1), (3, 2), (31, 2), (32, 4), (33, 8), (6, 33, 4), (7, 129, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (3, 2), (31, 2), (32, 4), (33, 8), (6, 33, 4), (7, 129, 1)]
+)
 @pytest.mark.parametrize("batch", [1, 2, 8, 64])
 def test_integers_are_exact(sizes, batch, precision):
     """Small integers and powers of two are exact in every precision and every order of sums."""
@@ -411,7 +416,6 @@ def test_divergence_takes_back_the_last_steps(name, batch):
             history = network.fit(x, y, optimizer=optimizer, epochs=8, batch_size=batch)
         assert history.stopped == "diverged"
         assert all(np.isfinite(p).all() for p in network.parameters.values())
-        assert np.isfinite(network.predict(x)).all()
         messages.append(history.message)
     assert messages[0].split(";")[1] == messages[1].split(";")[1]
 
@@ -516,6 +520,183 @@ def test_bad_values_leave_the_weights(where):
         network.evaluate(bad, y)
     with pytest.raises(ValueError, match=r"loss_and_gradients: x holds nan at row 171, column 3"):
         network.loss_and_gradients(bad, y)
+
+
+# Arrays on the GPU, and single operations on them --------------------------------------------------
+
+
+class Foreign:
+    """Another library's array: it says where its memory is, in one of two ways."""
+
+    def __init__(self, array, protocol, **changes):
+        self._array = array
+        if protocol == "interface":
+            self.__cuda_array_interface__ = {**array.__cuda_array_interface__, **changes}
+        else:
+            versioned = protocol == "dlpack1"
+            self.__dlpack_device__ = array.__dlpack_device__
+            self.__dlpack__ = self._versioned if versioned else self._old
+
+    def _versioned(self, *, stream=None, max_version=None):
+        assert stream == 1
+        return self._array.__dlpack__(stream=stream, max_version=max_version)
+
+    def _old(self, *, stream=None):
+        return self._array.__dlpack__(stream=stream)
+
+
+@pytest.mark.parametrize("protocol", ["interface", "dlpack", "dlpack1"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int32", "int64"])
+def test_arrays_go_in_and_out_without_a_copy(protocol, dtype):
+    x = np.arange(24).reshape(4, 6).astype(dtype)
+    array = dlcore.device_array(x)
+    assert (array.shape, array.ndim, array.size, len(array)) == ((4, 6), 2, 24, 4)
+    assert array.dtype == x.dtype
+    assert array.device == "cuda:0"
+    assert repr(array) == f"Array(shape=(4, 6), dtype={dtype}, device='cuda:0')"
+    view = dlcore.device_array(Foreign(array, protocol))
+    pointer = array.__cuda_array_interface__["data"][0]
+    assert view.__cuda_array_interface__["data"][0] == pointer
+    del array
+    np.testing.assert_array_equal(view.numpy(), x)
+
+
+def test_arrays_that_are_refused():
+    array = dlcore.device_array(np.zeros((4, 6), np.float32))
+    for changes, sentence in (
+        ({"strides": (48, 8)}, r"must be C-contiguous; make it so there"),
+        ({"typestr": "<c8"}, r"must be float32, float64, float16, uint8, int32 or int64"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            dlcore.device_array(Foreign(array, "interface", **changes))
+    dlcore.device_array(Foreign(array, "interface", strides=(24, 4), stream=1))
+    with pytest.raises(TypeError, match="must be float32, float64"):
+        dlcore.device_array(np.zeros(3, np.complex64))
+    with pytest.raises(TypeError, match="relu_backward: y lies on no GPU"):
+        dlcore.functional.relu_backward(array, np.zeros((4, 6), np.float32))
+    with pytest.raises(TypeError, match="sigmoid: x must be float32 on a GPU, found float64"):
+        dlcore.functional.sigmoid(dlcore.device_array(np.zeros(3)))
+    with pytest.raises(ValueError, match=r"relu: out must be \(4, 6\), found \(3,\)"):
+        dlcore.functional.relu(array, out=dlcore.device_array(np.zeros(3, np.float32)))
+    with pytest.raises(ValueError, match='needs to be "cuda"'):
+        dlcore.device_array(np.zeros(3), "cpu")
+
+
+def on_device(run):
+    """An operation that takes NumPy arrays to the GPU and brings its results back."""
+
+    def call(*arguments):
+        placed = [
+            dlcore.device_array(a) if isinstance(a, np.ndarray) and a.dtype == np.float32 else a
+            for a in arguments
+        ]
+        results = run(*placed)
+        several = isinstance(results, tuple)
+        back = [
+            r.numpy() if _cuda.is_device_array(r) else r
+            for r in (results if several else [results])
+        ]
+        return tuple(back) if several else back[0]
+
+    return call
+
+
+DEVICE_CASES = [case for case in CASES if not case.name.endswith("_step")]
+
+
+@pytest.mark.parametrize("case", DEVICE_CASES, ids=lambda case: case.name)
+def test_operations_on_device_arrays(case):
+    """Every operation of `functional` on every kind of value, as on the CPU."""
+    case = dataclasses.replace(case, run=on_device(case.run), out=False)
+
+    @settings(max_examples=12)
+    @given(case.shapes, st.integers(0, 2**32 - 1), st.sampled_from(case.regimes))
+    def everywhere(sizes, seed, regime):
+        check(case, sizes, "float32", seed, regime)
+
+    everywhere()
+
+
+@pytest.mark.parametrize("kind", [*ACTIVATIONS, "identity"])
+def test_activations_have_the_bits_of_the_cpu(kind):
+    """The formulas are the same source, and nothing is contracted."""
+    if _core.kernels() == "reference":
+        pytest.skip("the plain loops have other formulas")
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.standard_normal(5000) * s for s in (1e-3, 1, 10, 100)])
+    x = np.concatenate([x, [0.0, -0.0, np.inf, -np.inf, np.nan]]).astype(np.float32)
+    dy = rng.standard_normal(len(x)).astype(np.float32)
+    y = _core.activation_forward(kind, x, 0.1, None)
+    on_gpu = _cuda.activation_forward(kind, dlcore.device_array(x), 0.1, None).numpy()
+    np.testing.assert_array_equal(on_gpu, y)
+    saved = x if kind in ("gelu", "gelu_tanh", "silu") else y
+    dx = _core.activation_backward(kind, dy, saved, 0.1, None)
+    arguments = (dlcore.device_array(dy), dlcore.device_array(saved), 0.1, None)
+    np.testing.assert_array_equal(_cuda.activation_backward(kind, *arguments).numpy(), dx)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_have_the_bits_of_the_cpu(name):
+    rng = np.random.default_rng(1)
+    native = OPTIMIZERS[name]._native()
+    rate = 0.01
+    arrays = [rng.standard_normal(1001).astype(np.float32) for _ in range(4)]
+    arrays[3] = arrays[3] ** 2
+    results = []
+    for module, place in ((_core, np.copy), (_cuda, dlcore.device_array)):
+        w, g, first, second = (place(a) for a in arrays)
+        if native["kind"] == "sgd":
+            settings_ = (native["momentum"], native["nesterov"], native["weight_decay"])
+            module.sgd_step(w, g, first, rate, *settings_)
+        else:
+            settings_ = [native[k] for k in ("beta1", "beta2", "epsilon", "weight_decay")]
+            module.adam_step(w, g, first, second, rate, *settings_, native["kind"] == "adamw", 3)
+        results.append([a if isinstance(a, np.ndarray) else a.numpy() for a in (w, first, second)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("protocol", ["own", "interface", "dlpack1"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_networks_take_arrays_where_they_lie(dtype, protocol):
+    rng = np.random.default_rng(0)
+    host = rng.integers(0, 200, (90, 6)).astype(dtype)
+    y = rng.integers(0, 3, 90)
+    array = dlcore.device_array(host)
+    x = array if protocol == "own" else Foreign(array, protocol)
+    results = []
+    for data, labels in ((host, y), (x, dlcore.device_array(y))):
+        layers = [dlcore.Dense(5), dlcore.ReLU(), dlcore.Dense(3)]
+        network = dlcore.Network(layers, 6, seed=1, device="cuda")
+        options = {"input_scale": 0.01, "epochs": 2, "batch_size": 8}
+        history = network.fit(data, labels, optimizer=dlcore.SGD(0.1), **options)
+        results.append(
+            (
+                history.loss,
+                network.evaluate(data, labels),
+                network.loss_and_gradients(data, labels)[0],
+                bits(network),
+                network.predict(data),
+            )
+        )
+    assert results[0][:4] == results[1][:4]
+    assert isinstance(results[0][4], np.ndarray)
+    np.testing.assert_array_equal(results[1][4].numpy(), results[0][4])
+    with pytest.raises(
+        TypeError, match="needs to be float32, float64, float16, uint8, found int64"
+    ):
+        network.predict(dlcore.device_array(host.astype(np.int64)))
+    with pytest.raises(ValueError, match="x needs shape"):
+        network.predict(dlcore.device_array(host[:, :5]))
+    # A network on the CPU copies it.
+    network.to("cpu").predict(x)
+
+
+def test_bad_values_on_the_device_are_named():
+    x, y = small_data("float32", count=50)
+    x[33, 2] = np.inf
+    with pytest.raises(ValueError, match="fit: x holds inf at row 33, column 2"):
+        small_network().fit(dlcore.device_array(x), y)
 
 
 # Many networks ------------------------------------------------------------------------------------

@@ -221,19 +221,20 @@ class PyNetwork {
     return d;
   }
 
-  py::array forward(const py::object& x, const std::string& head, double input_scale, Index batch,
-                    int threads) {
+  py::object forward(const py::object& x, const std::string& head, double input_scale, Index batch,
+                     int threads) {
     const RowsView view = backend_->rows("predict", x, graph());
     Shape shape = graph().output().shape;
     shape.insert(shape.begin(), view.rows);
-    py::array y = new_array(network_->dtype(), shape);
+    const auto [y, to] = backend_->result(network_->dtype(), shape, view);
     if (view.rows == 0) return y;
     const Head h =
         head == "softmax" ? Head::softmax : (head == "sigmoid" ? Head::sigmoid : Head::identity);
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
-    void* to = y.mutable_data();
-    py::gil_scoped_release release;
-    network_->forward(view, input_scale, h, batch, threads, to);
+    {
+      py::gil_scoped_release release;
+      network_->forward(view, input_scale, h, batch, threads, to);
+    }
     return y;
   }
 
@@ -306,9 +307,9 @@ class PyNetwork {
       }
     }
     if (!settings["validation_x"].is_none()) {
-      options.validation =
-          dataset("fit: validation_data", py::object(settings["validation_x"]), settings["validation_y"],
-                  options.loss, settings["validation_weight"], input_scale);
+      options.validation = dataset("fit: validation_data", py::object(settings["validation_x"]),
+                                   settings["validation_y"], options.loss,
+                                   settings["validation_weight"], input_scale);
     }
     if (!settings["early_stopping"].is_none()) {
       const auto early = settings["early_stopping"].cast<py::dict>();
@@ -402,9 +403,9 @@ void refuse_not_finite_rows(const std::vector<Member>& members) {
   }
 }
 
-py::list fit_many(const Backend& backend, const py::list& networks, const py::list& xs, const py::list& ys,
-                  const py::list& settings, int threads, const py::object& on_finish,
-                  const py::object& on_progress) {
+py::list fit_many(const Backend& backend, const py::list& networks, const py::list& xs,
+                  const py::list& ys, const py::list& settings, int threads,
+                  const py::object& on_finish, const py::object& on_progress) {
   std::vector<Member> members;
   std::set<const Network*> seen;
   for (std::size_t i = 0; i < networks.size(); ++i) {
@@ -412,8 +413,8 @@ py::list fit_many(const Backend& backend, const py::list& networks, const py::li
     check(seen.insert(&network.core()).second, "fit_many: network ", i,
           " is given twice; a network can train once at a time");
     name_member(i, [&] {
-      members.push_back(network.member(py::object(xs[i]), ys[i].cast<py::array>(),
-                                       settings[i].cast<py::dict>()));
+      members.push_back(
+          network.member(py::object(xs[i]), ys[i].cast<py::array>(), settings[i].cast<py::dict>()));
     });
   }
   std::vector<FitResult> results;
@@ -441,6 +442,12 @@ py::list fit_many(const Backend& backend, const py::list& networks, const py::li
 RowsView numpy_rows(const char* operation, const py::object& x, const Graph& graph) {
   check_type(py::isinstance<py::array>(x), operation, ": x must be a numpy.ndarray");
   return rows_view(operation, py::reinterpret_borrow<py::array>(x), graph);
+}
+
+std::pair<py::object, void*> numpy_result(DType dtype, const Shape& shape, const RowsView&) {
+  py::array y = new_array(dtype, shape);
+  void* const to = y.mutable_data();
+  return {std::move(y), to};
 }
 
 void bind_network(py::module_& m, const Backend& given) {
@@ -479,9 +486,10 @@ void bind_network(py::module_& m, const Backend& given) {
           "step", [](const PyNetwork& n) { return n.core().step(); },
           [](PyNetwork& n, Index step) { n.core().set_step(step); })
       .def_property_readonly("training", [](const PyNetwork& n) { return n.core().training(); })
-      .def("set_precision",
-           [](PyNetwork& n, const std::string& name) { n.core().set_precision(name); },
-           py::arg("name"))
+      .def(
+          "set_precision",
+          [](PyNetwork& n, const std::string& name) { n.core().set_precision(name); },
+          py::arg("name"))
       .def("parameter_shape",
            [](const PyNetwork& n, const std::string& name) {
              return py::tuple(py::cast(n.core().parameters()[n.index_of(name)].shape));
@@ -503,9 +511,8 @@ void bind_network(py::module_& m, const Backend& given) {
 
   m.def(
       "fit_many",
-      [](const py::list& networks, const py::list& xs, const py::list& ys,
-         const py::list& settings, int threads, const py::object& on_finish,
-         const py::object& on_progress) {
+      [](const py::list& networks, const py::list& xs, const py::list& ys, const py::list& settings,
+         int threads, const py::object& on_finish, const py::object& on_progress) {
         return fit_many(backend, networks, xs, ys, settings, threads, on_finish, on_progress);
       },
       py::arg("networks"), py::arg("xs"), py::arg("ys"), py::arg("settings"), py::arg("threads"),

@@ -55,5 +55,6 @@ const dlcore::Bf16Kernels dlcore::kAvx512Bf16{
     .round_row_pairs = round_row_pairs,
     .dense_forward = dense_forward<float, Pairs>,
     .dense_input_gradient = dense_input_gradient<float, Pairs>,
+    .dense_input_gradient_transposed = dense_input_gradient_transposed<float, Pairs>,
     .dense_weight_gradient = dense_weight_gradient<float, Pairs>,
     .dense_weight_update = dense_weight_update<float, Pairs>};

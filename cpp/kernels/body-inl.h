@@ -234,46 +234,6 @@ double sum_squares(const T* x, Index n) {
 
 // --- Transposition ------------------------------------------------------------------------------
 
-/// Swaps the off-diagonal runs of `step` lanes of two rows: one stage of a transposition.
-template <class T>
-DLCORE_INLINE void exchange(Vec<T>& a, Vec<T>& b, int step) {
-  Vec<T> low, high;
-#ifdef __clang__
-  for (int i = 0; i < kLanes<T>; ++i) {
-    low[i] = (i & step) != 0 ? b[i - step] : a[i];
-    high[i] = (i & step) != 0 ? b[i] : a[i + step];
-  }
-#else
-  Mask<T> from_low, from_high;
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes<T>; ++i) {
-    from_low[i] = (i & step) != 0 ? kLanes<T> + i - step : i;
-    from_high[i] = (i & step) != 0 ? kLanes<T> + i : i + step;
-  }
-  low = __builtin_shuffle(a, b, from_low);
-  high = __builtin_shuffle(a, b, from_high);
-#endif
-  a = low;
-  b = high;
-}
-
-template <class T>
-DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
-  constexpr int kSide = kLanes<T>;
-  Vec<T> row[kSide];
-#pragma GCC unroll 16
-  for (int i = 0; i < kSide; ++i) row[i] = load(x + i * ldx);
-#pragma GCC unroll 4
-  for (int step = 1; step < kSide; step *= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kSide; ++i) {
-      if ((i & step) == 0) exchange<T>(row[i], row[i + step], step);
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kSide; ++i) store(xt + i * ldt, row[i]);
-}
-
 template <class T>
 void transpose(const T* x, Index ldx, T* xt, Index ldt, Index m, Index n, Index m_padded) {
   constexpr Index kSide = kLanes<T>;
@@ -311,6 +271,29 @@ template <class T, class From>
 DLCORE_INLINE Vec<T> load_as(const From* p) {
   typedef From Small __attribute__((vector_size(sizeof(From) * kLanes<T>), aligned(1), may_alias));
   return __builtin_convertvector(*reinterpret_cast<const Small*>(p), Vec<T>);
+}
+
+/// Bytes, which compilers widen in four times as many steps as it takes.
+template <class T>
+DLCORE_INLINE Vec<T> load_as(const uint8_t* p) {
+#if DLCORE_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+  } else {
+    return _mm512_cvtepi32_pd(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+#elif DLCORE_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  } else {
+    return load_as<T, uint8_t>(p);
+  }
+#else
+  return load_as<T, uint8_t>(p);
+#endif
 }
 
 /// A half on the way to T.
@@ -450,6 +433,7 @@ constexpr KernelsOf<T> table() {
   return {.convert_row = convert_row<T>,
           .dense_forward = dense_forward<T, Single>,
           .dense_input_gradient = dense_input_gradient<T, Single>,
+          .dense_input_gradient_transposed = dense_input_gradient_transposed<T, Single>,
           .dense_weight_gradient = dense_weight_gradient<T, Single>,
           .dense_weight_update = dense_weight_update<T, Single>,
           .column_sums = column_sums<T>,

@@ -78,9 +78,14 @@ struct KernelsOf {
                         Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
                         Index k);
 
-  /// dxt[k,m] = sum_n w[k,n] dyt[n,m]: both transposed, so that the weights are read as they lie.
-  void (*dense_input_gradient)(const T* dyt, Index ldt, const T* w, Index panel_stride, T* dxt,
-                               Index ldxt, Index m, Index n, Index k);
+  /// dx[m,k] = sum_n dy[m,n] w[k,n]; add adds to what is there.
+  void (*dense_input_gradient)(const T* dy, Index ldy, const T* w, Index panel_stride, bool add,
+                               T* dx, Index ldx, Index m, Index n, Index k);
+
+  /// dxt[k,m] = sum_n w[k,n] dyt[n,m]: the same with the batch transposed, so that the weights are
+  /// read as they lie.
+  void (*dense_input_gradient_transposed)(const T* dyt, Index ldt, const T* w, Index panel_stride,
+                                          T* dxt, Index ldxt, Index m, Index n, Index k);
 
   /// dw[k,n] = sum_m x[m,k] dy[m,n], in panels; add adds to what is there.
   void (*dense_weight_gradient)(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
@@ -144,9 +149,10 @@ struct Bf16Kernels {
   void (*round_row_pairs)(const float* x, Index ldx, float* y, Index ldy, Index m, Index n);
 
   // As in KernelsOf<float>, with both factors rounded so that pairs lie along the summed index:
-  // x by rows and w by row pairs, w by rows and dyt as pairs of columns, x and dy by row pairs.
+  // x by rows and w by row pairs, w and dy by rows (dyt is that transposed), x and dy by row pairs.
   decltype(KernelsOf<float>::dense_forward) dense_forward;
   decltype(KernelsOf<float>::dense_input_gradient) dense_input_gradient;
+  decltype(KernelsOf<float>::dense_input_gradient_transposed) dense_input_gradient_transposed;
   decltype(KernelsOf<float>::dense_weight_gradient) dense_weight_gradient;
   decltype(KernelsOf<float>::dense_weight_update) dense_weight_update;
 };

@@ -139,8 +139,22 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
 }
 
 template <class T>
-void dense_input_gradient(const T* dyt, Index ldt, const T* w, Index panel_stride, T* dxt,
-                          Index ldxt, Index m, Index n, Index k) {
+void dense_input_gradient(const T* dy, Index ldy, const T* w, Index panel_stride, bool add, T* dx,
+                          Index ldx, Index m, Index n, Index k) {
+  for (Index i = 0; i < m; ++i) {
+    for (Index d = 0; d < k; ++d) {
+      T sum = add ? dx[i * ldx + d] : T{0};
+      for (Index j = 0; j < n; ++j) {
+        sum += dy[i * ldy + j] * w[j / kPanel<T> * panel_stride + d * kPanel<T> + j % kPanel<T>];
+      }
+      dx[i * ldx + d] = sum;
+    }
+  }
+}
+
+template <class T>
+void dense_input_gradient_transposed(const T* dyt, Index ldt, const T* w, Index panel_stride,
+                                     T* dxt, Index ldxt, Index m, Index n, Index k) {
   for (Index d = 0; d < k; ++d) {
     for (Index i = 0; i < m; ++i) {
       T sum = 0;
@@ -324,6 +338,7 @@ constexpr KernelsOf<T> table() {
   return {.convert_row = convert_row<T>,
           .dense_forward = dense_forward<T>,
           .dense_input_gradient = dense_input_gradient<T>,
+          .dense_input_gradient_transposed = dense_input_gradient_transposed<T>,
           .dense_weight_gradient = dense_weight_gradient<T>,
           .dense_weight_update = dense_weight_update<T>,
           .column_sums = column_sums<T>,

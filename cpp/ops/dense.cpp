@@ -14,8 +14,8 @@ constexpr Index kTaskFlops = 1 << 18;
 constexpr Index kMostTasks = 256;
 // Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
 constexpr Index kLeastRows = 14;
-// Bounds of rows that are transposed afterwards, by blocks of this side.
-constexpr Index kBlockRows = 16;
+// A batch of fewer rows does not fill the vectors it would be the columns of.
+constexpr Index kFewRows = 12;
 // The same for rounding, in elements.
 constexpr Index kTaskElements = 1 << 14;
 
@@ -60,24 +60,37 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
   });
 }
 
+bool transposes_batch(Index m, Index n, Index k) { return m > kFewRows && n * k > m * (n + k); }
+
 template <class T, class K>
-void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dyt,
-                          const DenseWeights<const T>& w, T* dxt, Index ldt, bool add, T* sum,
-                          T* dx, Index ldx, Index m) {
+void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dy,
+                          Index ldy, const DenseWeights<const T>& w,
+                          const TransposedBatch<T>& scratch, bool add, T* dx, Index ldx, Index m) {
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(k, 1, 2 * m * n * k);
-  T* target = add ? sum : dx;
+  const auto part_of = [&](Index task) { return part(task, cut.rows, k, kPanel<T>); };
+  if (add || !transposes_batch(m, n, k)) {
+    parallel_for(threads, cut.rows, [&](Index task) {
+      const Part r = part_of(task);
+      products.dense_input_gradient(dy, ldy, w.w + r.begin * K::kRow, w.panel_stride, add,
+                                    dx + r.begin, ldx, m, n, r.end - r.begin);
+    });
+    return;
+  }
+  const Index ldt = scratch.ld;
+  const Index pieces = std::clamp<Index>(m * n / kTaskElements, 1, padded<T>(n) / kPanel<T>);
+  parallel_for(threads, pieces, [&](Index task) {
+    const Part c = part(task, pieces, n, kPanel<T>);
+    kernels.transpose(dy + c.begin, ldy, scratch.dy + c.begin * ldt, ldt, m, c.end - c.begin,
+                      padded<T>(m));
+  });
   parallel_for(threads, cut.rows, [&](Index task) {
-    const Part r = part(task, cut.rows, k, kBlockRows);
+    const Part r = part_of(task);
     const Index rows = r.end - r.begin;
-    products.dense_input_gradient(dyt, ldt, w.w + r.begin * K::kRow, w.panel_stride,
-                                  dxt + r.begin * ldt, ldt, m, n, rows);
-    kernels.transpose(dxt + r.begin * ldt, ldt, target + r.begin, ldx, rows, m, rows);
-    if (add) {
-      for (Index i = 0; i < m; ++i) {
-        kernels.add(sum + i * ldx + r.begin, dx + i * ldx + r.begin, rows);
-      }
-    }
+    T* dxt = scratch.dx + r.begin * ldt;
+    products.dense_input_gradient_transposed(scratch.dy, ldt, w.w + r.begin * K::kRow,
+                                             w.panel_stride, dxt, ldt, m, n, rows);
+    kernels.transpose(dxt, ldt, dx + r.begin, ldx, rows, m, rows);
   });
 }
 
@@ -154,15 +167,15 @@ void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<
   });
 }
 
-#define DLCORE_INSTANTIATE(T, K)                                                                   \
-  template void dense_forward(const K&, int, const T*, Index, const DenseWeights<const T>&,        \
-                              const T*, Activation, T, T*, T*, Index, Index);                      \
-  template void dense_input_gradient(const KernelsOf<T>&, const K&, int, const T*,                 \
-                                     const DenseWeights<const T>&, T*, Index, bool, T*, T*, Index, \
-                                     Index);                                                       \
-  template void dense_weight_gradient(const K&, int, const T*, Index, const T*, Index, bool,       \
-                                      const DenseWeights<T>&, Index);                              \
-  template void dense_weight_update(const K&, int, const T*, Index, const T*, Index,               \
+#define DLCORE_INSTANTIATE(T, K)                                                              \
+  template void dense_forward(const K&, int, const T*, Index, const DenseWeights<const T>&,   \
+                              const T*, Activation, T, T*, T*, Index, Index);                 \
+  template void dense_input_gradient(const KernelsOf<T>&, const K&, int, const T*, Index,     \
+                                     const DenseWeights<const T>&, const TransposedBatch<T>&, \
+                                     bool, T*, Index, Index);                                 \
+  template void dense_weight_gradient(const K&, int, const T*, Index, const T*, Index, bool,  \
+                                      const DenseWeights<T>&, Index);                         \
+  template void dense_weight_update(const K&, int, const T*, Index, const T*, Index,          \
                                     const Update<T>&, const DenseWeights<T>&, T*, T*, Index);
 DLCORE_INSTANTIATE(float, KernelsOf<float>)
 DLCORE_INSTANTIATE(double, KernelsOf<double>)

@@ -27,13 +27,23 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
                    T* y, Index ldy, Index m);
 
-/// dx = dy w^T from dyt, which is dy transposed (ldt elements a row, padded with zeros). dxt is
-/// scratch of in_features rows of ldt; dx is added to where `add` is set, by way of `sum`, scratch
-/// shaped like dx.
+/// Whether the input gradient transposes the batch, dy before the product and dx after it, and not
+/// the weights within the product: whichever has fewer elements.
+bool transposes_batch(Index m, Index n, Index k);
+
+/// Scratch of the input gradient where it transposes the batch: n and k rows of ld elements.
+template <class T>
+struct TransposedBatch {
+  T* dy = nullptr;
+  T* dx = nullptr;
+  Index ld = 0;
+};
+
+/// dx = dy w^T (or added to it, and then by way of the transposed weights).
 template <class T, class K>
-void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dyt,
-                          const DenseWeights<const T>& w, T* dxt, Index ldt, bool add, T* sum,
-                          T* dx, Index ldx, Index m);
+void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dy,
+                          Index ldy, const DenseWeights<const T>& w,
+                          const TransposedBatch<T>& scratch, bool add, T* dx, Index ldx, Index m);
 
 /// dw = x^T dy (or added to it).
 template <class T, class K>

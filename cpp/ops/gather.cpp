@@ -14,15 +14,17 @@ namespace {
 constexpr Index kChunkBytes = 2048;
 // About a microsecond of copying.
 constexpr Index kTaskElements = 1 << 12;
+// Rows of a shuffled batch lie anywhere in memory, which the hardware cannot foresee. They are
+// asked for this many bytes before they are needed, which reaches into the next batch: its first
+// rows come while this one is trained on.
+constexpr Index kPrefetchBytes = 32768;
 
-/// Fetches a row that will be needed soon: rows of a shuffled batch lie anywhere in memory, which
-/// the hardware cannot foresee.
+/// Asks for a row, into the second-level cache.
 void prefetch_row(const RowsView& x, Index row) {
   constexpr Index kLine = 64;
-  if (!x.columns.empty()) return;
   const std::byte* from = x.base + row * x.row_stride;
   const Index bytes = x.features * item_size(x.dtype);
-  for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at);
+  for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
 }
 
 /// Columns begin .. begin + n of a row.
@@ -50,8 +52,11 @@ bool gather_piece(const KernelsOf<T>& kernels, const RowsView& x, Index row, Ind
 
 template <class T>
 bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const Index* rows,
-            Index first, T scale, T* y, Index ldy, Index m, Index pieces) {
+            Index known, Index first, T scale, T* y, Index ldy, Index m, Index pieces) {
   const Index n = x.features / pieces;
+  const Index row_bytes = std::max<Index>(x.features * item_size(x.dtype), 1);
+  const Index ahead = std::max<Index>(kPrefetchBytes / row_bytes, 1);
+  const Index last = rows == nullptr || !x.columns.empty() ? 0 : known - ahead;
   const Index tasks = std::clamp<Index>(m * x.features / kTaskElements, 1, std::max<Index>(m, 1));
   std::atomic<bool> finite{true};
   parallel_for(threads, tasks, [&](Index task) {
@@ -59,7 +64,7 @@ bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const I
     bool good = true;
     for (Index i = r.begin; i < r.end; ++i) {
       const Index row = rows == nullptr ? first + i : rows[i];
-      if (rows != nullptr && i + 1 < r.end) prefetch_row(x, rows[i + 1]);
+      if (i < last) prefetch_row(x, rows[i + ahead]);
       for (Index p = 0; p < pieces; ++p) {
         good = gather_piece(kernels, x, row, p * n, n, scale, y + (i * pieces + p) * ldy) && good;
       }
@@ -88,9 +93,9 @@ bool find_not_finite(const RowsView& x, const Index* rows, Index count, Position
   return false;
 }
 
-template bool gather(const KernelsOf<float>&, int, const RowsView&, const Index*, Index, float,
-                     float*, Index, Index, Index);
-template bool gather(const KernelsOf<double>&, int, const RowsView&, const Index*, Index, double,
-                     double*, Index, Index, Index);
+template bool gather(const KernelsOf<float>&, int, const RowsView&, const Index*, Index, Index,
+                     float, float*, Index, Index, Index);
+template bool gather(const KernelsOf<double>&, int, const RowsView&, const Index*, Index, Index,
+                     double, double*, Index, Index, Index);
 
 }  // namespace dlcore::ops

@@ -6,10 +6,11 @@
 namespace dlcore::ops {
 
 /// y = T(x[rows[i],:]) * scale for m rows of x (rows null: first + i), each cut into `pieces` rows
-/// of y; false where a value is not finite.
+/// of y; false where a value is not finite. `known` entries of rows, m or more, say what comes
+/// next, which is asked for ahead of its use.
 template <class T>
 bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const Index* rows,
-            Index first, T scale, T* y, Index ldy, Index m, Index pieces);
+            Index known, Index first, T scale, T* y, Index ldy, Index m, Index pieces);
 
 /// Row and column of the first value among rows 0..count (of `rows`, if given) that is NaN or
 /// infinite; false if there is none.

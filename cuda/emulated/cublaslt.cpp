@@ -127,8 +127,8 @@ void multiply(const DescriptionOpaque& p, const void* a, const LayoutOpaque& la,
         const bool above = x > 0;
         x = above ? x : 0;
         if (has_mask(p.epilogue)) {
-          bits[bit / 8] = static_cast<std::uint8_t>(above ? bits[bit / 8] | one
-                                                          : bits[bit / 8] & ~one);
+          bits[bit / 8] =
+              static_cast<std::uint8_t>(above ? bits[bit / 8] | one : bits[bit / 8] & ~one);
         }
       }
       write(d, ld, i, j, x);
@@ -226,13 +226,13 @@ Functions emulated_functions() {
       .Matmul =
           [](Handle, Description p, const void* alpha, const void* a, Layout la, const void* b,
              Layout lb, const void* beta, const void* c, Layout, void* d, Layout ld,
-             const Algorithm* algorithm, void* workspace, std::size_t,
-             cudaStream_t stream) {
+             const Algorithm* algorithm, void* workspace, std::size_t, cudaStream_t stream) {
             const float one = *static_cast<const float*>(alpha);
             const float factor = *static_cast<const float*>(beta);
             const bool device = emulated::device_of(a) >= 0 && emulated::device_of(b) >= 0 &&
                                 emulated::device_of(d) >= 0 && emulated::device_of(workspace) >= 0;
-            if (!device || one != 1 || c != d || algorithm == nullptr || !valid(*p, *la, *lb, *ld)) {
+            if (!device || one != 1 || c != d || algorithm == nullptr ||
+                !valid(*p, *la, *lb, *ld)) {
               return kInvalidValue;
             }
             if ((p->epilogue & kEpilogueBias) != 0 && emulated::device_of(p->bias) < 0) {

@@ -2,7 +2,8 @@
 
 // The part of CUDA's runtime that dlcore uses, over host memory: for tests on machines without a
 // GPU, and never in a wheel. It is made to show mistakes:
-//  - a stream's work runs only when the host waits for it or asks about it, so a missing wait shows;
+//  - a stream's work runs only when the host waits for it or asks about it, so a missing wait
+//  shows;
 //  - memory is filled with 0xff (NaN) when it is allocated;
 //  - what is captured runs when the graph is launched, with the pointers it was captured with.
 // The environment variables DLCORE_EMULATED_MEMORY (bytes) and DLCORE_EMULATED_DEVICES are read at

@@ -1,6 +1,7 @@
 // Host versions of CUDA's runtime; see the header.
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -219,6 +220,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const std::lock_guard lock(mutex);
+  // The legacy stream and that of the thread have small numbers, and nothing of ours in them.
+  if (reinterpret_cast<std::uintptr_t>(stream) <= 2) return cudaDeviceSynchronize();
   if (stream->captured != nullptr) return cudaErrorStreamCaptureUnsupported;
   run(stream, stream->enqueued);
   return cudaSuccess;
@@ -291,9 +294,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
   const std::lock_guard lock(mutex);
   const Block* block = find(pointer);
-  attributes->type = block == nullptr       ? cudaMemoryTypeUnregistered
-                     : block->device < 0    ? cudaMemoryTypeHost
-                                            : cudaMemoryTypeDevice;
+  attributes->type = block == nullptr    ? cudaMemoryTypeUnregistered
+                     : block->device < 0 ? cudaMemoryTypeHost
+                                         : cudaMemoryTypeDevice;
   attributes->device = block == nullptr ? -1 : block->device;
   return cudaSuccess;
 }

@@ -9,10 +9,18 @@ import importlib
 import importlib.util
 import os
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dlcore import _core
 from dlcore._settings import describe
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+# DLPack's numbers of devices.
+_CUDA, _CUDA_MANAGED = 2, 13
 
 #: How products are computed on a GPU; the first is what a network begins with.
 PRECISIONS = ("tf32", "fp32", "bf16")
@@ -62,6 +70,57 @@ def cuda_status() -> tuple[bool, str]:
     if not opened:
         return False, f'{library}; pip install "nvidia-cublas>=13,<14"'
     return True, f"{device}; {library}"
+
+
+def is_array(value: object) -> bool:
+    """Return whether an array lies on a GPU, whichever library made it."""
+    if isinstance(value, (np.ndarray, type)):
+        return False
+    place = getattr(value, "__dlpack_device__", None)
+    if place is not None:
+        return int(place()[0]) in (_CUDA, _CUDA_MANAGED)
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def as_array(value: object, what: str) -> Any:
+    """Return an array on a GPU as dlcore's own, without a copy."""
+    return load("cuda", f"{what}: device")[0].as_array(value, what)
+
+
+def device_array(x: ArrayLike, device: str = "cuda") -> Any:
+    """Return an array on a GPU: a copy of a NumPy array, or a view of what lies on one already.
+
+    What comes back goes to CuPy, PyTorch and JAX without a copy (``torch.from_dlpack(a)``), and to
+    NumPy by its ``numpy()``.
+
+    Parameters
+    ----------
+    x : array_like
+        float32, float64, float16, uint8, int32 or int64.
+    device : str, default "cuda"
+        As for `Network`.
+
+    Returns
+    -------
+    Array
+        With ``shape``, ``dtype``, ``device`` and ``numpy()``.
+
+    Raises
+    ------
+    TypeError
+        If `x` is of another dtype, or lies on a GPU with gaps.
+    ValueError
+        If `device` is no GPU.
+    RuntimeError
+        If the device is not available.
+    """
+    name = parse(device, "device_array: device")
+    if name == "cpu":
+        raise ValueError('device_array: device needs to be "cuda", found "cpu"')
+    extension, number = load(name, "device_array: device")
+    if is_array(x):
+        return extension.as_array(x, "device_array")
+    return extension.from_numpy(np.ascontiguousarray(x), number)
 
 
 def _extension() -> tuple[ModuleType | None, str]:

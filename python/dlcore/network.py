@@ -386,6 +386,8 @@ class Network:
         result = self._core.forward(
             data, head, scale, _PREDICT_BATCH, _inputs.threads(threads, operation)
         )
+        if _device.is_array(result):  # where x lies
+            return result
         return result.reshape(len(data), *self.output_shape)
 
     def evaluate(
@@ -748,7 +750,9 @@ class Network:
         return saving.rebuild, (arguments, dict(self.parameters), remembered)
 
     def _examples(self, x: ArrayLike, operation: str, what: str, *, empty: bool = True) -> Array:
-        return _inputs.examples(x, self.input_shape, self.dtype, empty, f"{operation}: {what}")
+        return _inputs.examples(
+            x, self.input_shape, self.dtype, empty, self.device, what=f"{operation}: {what}"
+        )
 
     def _targets(
         self, y: ArrayLike, loss: str | Loss | None, operation: str, what: str

@@ -176,7 +176,7 @@ class Training:
 
     def _examples(self, x: Any, what: str) -> Array:
         network = self._network
-        settings = network.input_shape, network.dtype, False
+        settings = network.input_shape, network.dtype, False, network.device
         found: Array = self._arrays.once(
             _inputs.examples, x, *settings, what=f"{self._operation}: {what}"
         )
