@@ -588,7 +588,7 @@ __device__ Update<float> update_at(const PopulationNetwork& net, int step) {
 }
 
 template <class Tiles>
-__global__ void __launch_bounds__(kBlock) train_population(const PopulationNetwork* networks) {
+__global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNetwork* networks) {
   DLCORE_SHARED_DYNAMIC(float, shared);
   const PopulationNetwork& net = networks[blockIdx.x];
   const auto* sums = reinterpret_cast<const double*>(shared + net.sums);
