@@ -122,7 +122,10 @@ struct Examples {
     const Index row = reinterpret_cast<const int*>(shared + net.row)[example];
     const Index begin = row * features + feature;
     const float scale = net.x_scale;
-    if (net.x_dtype == DType::uint8) {
+    if (net.x_dtype == DType::float64) {
+      const auto* x = static_cast<const double*>(net.x) + begin;
+      for (int s = 0; s < 4 && feature + s < features; ++s) v[s] = static_cast<float>(x[s]) * scale;
+    } else if (net.x_dtype == DType::uint8) {
       const auto* x = static_cast<const unsigned char*>(net.x) + begin;
       if (net.x_aligned) {
         const uchar4 four = *reinterpret_cast<const uchar4*>(x);
@@ -585,7 +588,7 @@ __device__ Update<float> update_at(const PopulationNetwork& net, int step) {
 }
 
 template <class Tiles>
-__global__ void __launch_bounds__(kBlock) train_population(const PopulationNetwork* networks) {
+__global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNetwork* networks) {
   DLCORE_SHARED_DYNAMIC(float, shared);
   const PopulationNetwork& net = networks[blockIdx.x];
   const auto* sums = reinterpret_cast<const double*>(shared + net.sums);

@@ -64,7 +64,7 @@ struct PopulationNetwork {
   int sums;                             ///< kPopulationSums doubles; even
 
   const void* x;
-  DType x_dtype;   ///< uint8 or float32
+  DType x_dtype;   ///< uint8, float32 or float64
   bool x_aligned;  ///< four neighbours can be read at once
   float x_scale;
   const int* labels;      ///< cross-entropy
