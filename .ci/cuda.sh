@@ -1,51 +1,62 @@
 #!/usr/bin/env bash
 # GPU kernels without a GPU. Their sources run on the CPU (cuda/hostsim.h): the results that have to
 # be exact are, ThreadSanitizer and AddressSanitizer find nothing, and ThreadSanitizer finds every
-# barrier of the population kernel that is left out. Then the wheel's kernels, if it has any: no
+# barrier that is left out. Then the wheel's kernels, if it has any: no
 # spills, registers within their budgets, tensor cores where they are meant to be.
 set -euo pipefail
 
 folder=build/ci/cuda
 mkdir -p "$folder"
-sources=(tests/cuda_host/population.cpp cuda/population_plan.cpp cuda/runtime.cpp
-  cuda/emulated/runtime.cpp cpp/tensor.cpp)
+population=(tests/cuda_host/population.cpp cuda/population_plan.cpp)
+kernels=(tests/cuda_host/kernels.cpp cpp/kernels/reference.cpp cpp/ops/loss.cpp cpp/parallel.cpp
+  -x c++ cuda/elementwise.cu cuda/batch.cu cuda/update.cu)
 
-compile() { # name, flags...
-  local name=$1
-  shift
+compile() { # name, program, flags...
+  local name=$1 program=$2
+  shift 2
+  local -n sources=$program
   ${CXX_LAUNCHER:-} g++ -std=c++20 -O1 -g -ffp-contract=off -Wall -Wextra -Werror \
-    -Wno-unknown-pragmas -DDLCORE_EMULATE -Icuda -Icpp "$@" "${sources[@]}" -pthread \
-    -o "$folder/$name"
+    -Wno-unknown-pragmas -DDLCORE_EMULATE -Icuda -Icpp "$@" cuda/runtime.cpp \
+    cuda/emulated/runtime.cpp cpp/tensor.cpp "${sources[@]}" -pthread -o "$folder/$program-$name"
 }
-compile plain &
-jobs=($!)
-compile threads -fsanitize=thread &
-jobs+=($!)
-for job in "${jobs[@]}"; do wait "$job"; done
-compile memory -fsanitize=address,undefined -fno-sanitize-recover=all
+for program in population kernels; do
+  compile plain $program &
+  jobs=($!)
+  compile threads $program -fsanitize=thread &
+  jobs+=($!)
+  for job in "${jobs[@]}"; do wait "$job"; done
+  compile memory $program -fsanitize=address,undefined -fno-sanitize-recover=all
+done
 
-"$folder/plain"
-DLCORE_HOSTSIM_ORDER=reverse "$folder/plain"
-echo "with AddressSanitizer and UndefinedBehaviorSanitizer:"
-"$folder/memory" race
 # ThreadSanitizer of older compilers cannot place its memory where addresses are random.
-threads=(setarch "$(uname -m)" --addr-no-randomize "$folder/threads")
-"${threads[@]}" true 2>/dev/null || threads=("$folder/threads")
-echo "with ThreadSanitizer:"
-TSAN_OPTIONS=halt_on_error=1 "${threads[@]}" race
+fixed=(setarch "$(uname -m)" --addr-no-randomize)
+"${fixed[@]}" true 2>/dev/null || fixed=()
+for program in population kernels; do
+  "$folder/$program-plain"
+  DLCORE_HOSTSIM_ORDER=reverse "$folder/$program-plain"
+  echo "with AddressSanitizer and UndefinedBehaviorSanitizer:"
+  "$folder/$program-memory" race
+  echo "with ThreadSanitizer:"
+  TSAN_OPTIONS=halt_on_error=1 "${fixed[@]}" "$folder/$program-threads" race
+done
 barriers=0
-while IFS=: read -r line _; do
-  if DLCORE_HOSTSIM_WITHOUT=population.cu:$line TSAN_OPTIONS=halt_on_error=1 \
-    "${threads[@]}" race >"$folder/without" 2>&1; then
-    echo "nothing is found where the barrier of cuda/population.cu:$line is missing"
-    exit 1
-  fi
-  if ! grep -q 'data race' "$folder/without"; then
-    cat "$folder/without"
-    exit 1
-  fi
-  barriers=$((barriers + 1))
-done < <(grep -n '__syncthreads();' cuda/population.cu)
+leave_out() { # program, source
+  while IFS=: read -r line _; do
+    if DLCORE_HOSTSIM_WITHOUT=$(basename "$2"):$line TSAN_OPTIONS=halt_on_error=1 \
+      "${fixed[@]}" "$folder/$1-threads" race >"$folder/without" 2>&1; then
+      echo "nothing is found where the barrier of $2:$line is missing"
+      exit 1
+    fi
+    if ! grep -q 'data race' "$folder/without"; then
+      cat "$folder/without"
+      exit 1
+    fi
+    barriers=$((barriers + 1))
+  done < <(grep -n '__syncthreads();' "$2")
+}
+leave_out population cuda/population.cu
+leave_out kernels cuda/batch.cu
+leave_out kernels cuda/update.cu
 ((barriers > 0))
 echo "$barriers barriers left out one by one, each found"
 
