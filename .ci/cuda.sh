@@ -30,7 +30,7 @@ echo "with AddressSanitizer and UndefinedBehaviorSanitizer:"
 "$folder/memory" race
 # ThreadSanitizer of older compilers cannot place its memory where addresses are random.
 threads=(setarch "$(uname -m)" --addr-no-randomize "$folder/threads")
-"${threads[@]}" true 2>/dev/null || threads=("$folder/threads")
+setarch "$(uname -m)" --addr-no-randomize true 2>/dev/null || threads=("$folder/threads")
 echo "with ThreadSanitizer:"
 TSAN_OPTIONS=halt_on_error=1 "${threads[@]}" race
 barriers=0
