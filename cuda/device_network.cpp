@@ -323,11 +323,16 @@ class Pass {
       input.number = i;
     }
     copy(table_.data(), table.data(), table_.size(), context.stream());
-    const StepState state;
-    copy(state_.data(), &state, 1, context.stream());
+    begin();
     if (resident == nullptr) {
       chunk_ = DeviceMemory<std::byte>(batch * view.features * item_size(view.dtype));
     }
+  }
+
+  /// Back to the first batch.
+  void begin() {
+    const StepState state;
+    copy(state_.data(), &state, 1, context_.stream());
   }
 
   Index count() const { return table_.size(); }
@@ -431,31 +436,58 @@ void DeviceNetwork::forward(const RowsView& x, double input_scale, Head head, In
   });
 }
 
-ops::LossSums evaluate_data(DeviceNetwork& network, const DeviceData& data, const ops::Loss& loss,
-                            Context& context, const char* operation) {
-  const Graph& graph = network.graph();
-  return with_storage(network.precision(), [&]<class S>() {
-    DevicePlan<S> plan(graph, network.layout(), device_batch(data.view.rows),
-                       DevicePlan<S>::Kind::inference, network.precision(), context.stream());
-    const StoredWeights<S> weights(network.state().parameters, context.stream());
-    Pass<S> pass(plan, data.view, data.x, data.input_scale, 0, 0, context);
-    const Targets targets = targets_of(data, graph, loss);
-    for (Index i = 0; i < pass.count(); ++i) {
-      pass.fetch(i, graph);
-      plan.forward(pass.step(), weights.get(), context, std::nullopt);
-      loss_rows<S>(pass.step(), targets, plan.output(), plan.output_ld(), plan.loss(),
-                   plan.correct(), nullptr, 0, plan.batch(), context.stream());
-      finish(pass.step(), targets, plan.loss(), plan.correct(), context.stream());
+namespace {
+
+template <class S>
+class EvaluatorOf final : public Evaluator {
+ public:
+  EvaluatorOf(DeviceNetwork& network, const DeviceData& data, const ops::Loss& loss,
+              Context& context)
+      : network_(network),
+        data_(data),
+        context_(context),
+        plan_(network.graph(), network.layout(), device_batch(data.view.rows),
+              DevicePlan<S>::Kind::inference, network.precision(), context.stream()),
+        pass_(plan_, data.view, data.x, data.input_scale, 0, 0, context),
+        targets_(targets_of(data, network.graph(), loss)) {}
+
+  ops::LossSums run(const char* operation) override {
+    const cudaStream_t stream = context_.stream();
+    const StoredWeights<S> weights(network_.state().parameters, stream);
+    pass_.begin();
+    for (Index i = 0; i < pass_.count(); ++i) {
+      pass_.fetch(i, network_.graph());
+      plan_.forward(pass_.step(), weights.get(), context_, std::nullopt);
+      loss_rows<S>(pass_.step(), targets_, plan_.output(), plan_.output_ld(), plan_.loss(),
+                   plan_.correct(), nullptr, 0, plan_.batch(), stream);
+      finish(pass_.step(), targets_, plan_.loss(), plan_.correct(), stream);
     }
-    const StepState state = pass.wait();
+    const StepState state = pass_.wait();
     if (state.bad_input != 0) {
-      refuse_device_data(operation, data.view, nullptr, data.view.rows, context.stream());
+      refuse_device_data(operation, data_.view, nullptr, data_.view.rows, stream);
     }
     ops::LossSums sums;
     sums.loss = state.stopped != 0 ? kNone : state.loss;
     sums.correct = state.correct;
     sums.weight = state.weight;
     return sums;
+  }
+
+ private:
+  DeviceNetwork& network_;
+  const DeviceData& data_;
+  Context& context_;
+  DevicePlan<S> plan_;
+  Pass<S> pass_;
+  Targets targets_;
+};
+
+}  // namespace
+
+std::unique_ptr<Evaluator> Evaluator::make(DeviceNetwork& network, const DeviceData& data,
+                                           const ops::Loss& loss, Context& context) {
+  return with_storage(network.precision(), [&]<class S>() -> std::unique_ptr<Evaluator> {
+    return std::make_unique<EvaluatorOf<S>>(network, data, loss, context);
   });
 }
 
@@ -465,7 +497,7 @@ ops::LossSums DeviceNetwork::evaluate(const Dataset& data, const ops::Loss& loss
   const auto context = Context::take(device_);
   // Fetched batch by batch: it is used once.
   const DeviceData uploaded = upload(data, graph_, loss, 0, context->stream());
-  return evaluate_data(*this, uploaded, loss, *context, "evaluate");
+  return Evaluator::make(*this, uploaded, loss, *context)->run("evaluate");
 }
 
 double DeviceNetwork::loss_and_gradients(const Dataset& data, const ops::Loss& loss, int,

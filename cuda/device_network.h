@@ -148,8 +148,15 @@ class DeviceNetwork final : public Network {
   std::thread::id trainer_thread_;
 };
 
-/// Sums of the loss over a dataset on the device, with the weights of a network.
-ops::LossSums evaluate_data(DeviceNetwork& network, const DeviceData& data, const ops::Loss& loss,
-                            Context& context, const char* operation);
+/// Measures a network's loss on a dataset again and again: its plan is made once.
+class Evaluator {
+ public:
+  virtual ~Evaluator() = default;
+  /// The data and the context are borrowed.
+  static std::unique_ptr<Evaluator> make(DeviceNetwork& network, const DeviceData& data,
+                                         const ops::Loss& loss, Context& context);
+  /// Sums with the weights as they are; data that is not finite is refused as `operation`.
+  virtual ops::LossSums run(const char* operation) = 0;
+};
 
 }  // namespace dlcore::cuda

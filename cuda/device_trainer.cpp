@@ -105,6 +105,7 @@ DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
   if (options.validation.has_value()) {
     const Index left = device_info(network.device()).free_memory / 10 * 9;
     validation_ = upload(*options.validation, graph, options.loss, left, stream_);
+    evaluator_ = Evaluator::make(network, validation_, options.loss, context);
   }
   slice_steps_ = slice_capacity(steps_per_epoch_);
   const Index row_bytes = data.x.features * item_size(data.x.dtype);
@@ -534,7 +535,7 @@ typename DeviceTrainer<S>::Outcome DeviceTrainer<S>::run_epoch(Index epoch, Epoc
 template <class S>
 ops::LossSums DeviceTrainer<S>::validate(Index epoch) {
   try {
-    return evaluate_data(network_, validation_, options_.loss, context_, "fit: validation_data");
+    return evaluator_->run("fit: validation_data");
   } catch (const std::invalid_argument&) {
     // Bad data is found in the first pass over it and leaves the weights as they were.
     if (epoch == 0) restore();

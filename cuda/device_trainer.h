@@ -1,6 +1,7 @@
 #pragma once
 
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "device_network.h"
@@ -81,6 +82,7 @@ class DeviceTrainer {
   const ops::TargetShape target_;
   DevicePlan<S> plan_;
   DeviceData data_, validation_;
+  std::unique_ptr<Evaluator> evaluator_;
   Targets targets_;
   DeviceMemory<float> gradients_;
   DeviceMemory<Bf16> rounded_;

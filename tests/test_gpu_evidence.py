@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.gpu import schema, table  # noqa: E402
+from benchmarks.gpu import schema, table
 
 FILES = sorted((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
 

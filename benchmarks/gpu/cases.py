@@ -7,6 +7,7 @@ over epochs, the first ones left out.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -129,7 +130,7 @@ def torch_seconds(call: Callable[[], object], times: int) -> float:
         call()
         mark.record()
     torch.cuda.synchronize()
-    pairs = zip(marks, marks[1:], strict=False)
+    pairs = itertools.pairwise(marks)
     return statistics.median(a.elapsed_time(b) for a, b in pairs) / 1000
 
 
@@ -253,11 +254,13 @@ def torch_elementwise(kind: str, count: int) -> dict[str, Any]:
     return {"torch": {"seconds": torch_seconds(both, 20), "agrees": True}}
 
 
-def measure(small: bool, deadline: float) -> Iterator[dict[str, Any]]:
+def measure(
+    small: bool, ceilings: dict[str, float | None], deadline: float
+) -> Iterator[dict[str, Any]]:
     """Yield the entry of every case; rivals that the time no longer allows are absent."""
     from benchmarks.gpu import peers_jax, peers_torch
 
-    bf16 = peers_torch.bf16_rate()
+    bf16 = ceilings.get("bf16_flops") or 0.0
     for case in SMALL if small else FULL:
         problem, networks = make(case)
         own, losses = train_dlcore(problem, networks)
@@ -286,4 +289,4 @@ def measure(small: bool, deadline: float) -> Iterator[dict[str, Any]]:
             "dlcore": own,
             "peers": peers,
         }
-    yield from elementwise(small, peers_torch.copy_rate())
+    yield from elementwise(small, ceilings.get("copy_bytes_per_second") or 0.0)

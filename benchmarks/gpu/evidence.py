@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from benchmarks.gpu import cases, schema, table
 
 import dlcore
-from benchmarks.gpu import cases, schema, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,13 +46,15 @@ def version_of(package: str) -> str | None:
 def environment() -> dict[str, object]:
     """What machine, what versions, which sources."""
     fields = ("name", "driver_version", "clocks.max.sm", "memory.total", "power.limit")
-    _, gpu = run(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], 20)
+    status, gpu = run(
+        ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], 20
+    )
     _, revision = run(["git", "describe", "--always", "--dirty"], 20, cwd=ROOT)
     _, nvcc = run(["nvcc", "--version"], 20)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": gpu.strip(),
-        "gpu_name": gpu.split(",")[0].strip(),
+        "gpu_name": gpu.split(",")[0].strip() if status == 0 else "no GPU",
         "cuda_status": dlcore.info()["cuda_status"],
         "nvcc": nvcc.strip().splitlines()[-1] if nvcc.strip() else "",
         "cpu": platform.processor() or platform.machine(),
@@ -154,18 +156,21 @@ def main() -> int:
     def keep(part: str, found: object) -> None:
         evidence[part] = found
         path.write_text(json.dumps(evidence, indent=1, allow_nan=False) + "\n")
-        print(f"--- {part}: {json.dumps(found)[:300]}", flush=True)
+        latest = found[-1] if isinstance(found, list) else found
+        print(f"--- {part}: {json.dumps(latest)[:600]}", flush=True)
 
     keep("environment", evidence["environment"])
+    limits: dict[str, float | None] = {}
     if "ceilings" in stages:
-        keep("ceilings", ceilings(arguments.emulate))
+        limits = ceilings(arguments.emulate)
+        keep("ceilings", limits)
     if "correctness" in stages:
         keep("correctness", correctness(240))
     if "sanitizer" in stages:
         keep("sanitizer", sanitizer(120))
     if "timings" in stages:
         rows: list[dict[str, object]] = []
-        for row in cases.measure(arguments.emulate, deadline=time.monotonic() + 240):
+        for row in cases.measure(arguments.emulate, limits, deadline=time.monotonic() + 240):
             rows.append(row)
             keep("cases", rows)
     problems = schema.problems(evidence)

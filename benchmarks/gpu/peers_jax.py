@@ -55,11 +55,11 @@ def _train(problem: Problem) -> Answer:
     orders = jnp.asarray(problem.orders.astype(np.int32))
     if case.networks == 1:
         parameters, orders, run = weights[0], orders[0], jax.jit(epoch, donate_argnums=0)
-        pick = lambda e: orders[e]  # noqa: E731
+        pick = lambda e: orders[e]
     else:
         parameters = jax.tree.map(lambda *p: jnp.stack(p), *weights)
         run = jax.jit(jax.vmap(epoch), donate_argnums=0)
-        pick = lambda e: orders[:, e]  # noqa: E731
+        pick = lambda e: orders[:, e]
     state = (parameters, jax.tree.map(jnp.zeros_like, parameters))
     losses, seconds = [], []
     for e in range(case.epochs):

@@ -20,30 +20,6 @@ def _torch() -> Any | None:
     return torch if torch.cuda.is_available() else None
 
 
-def bf16_rate() -> float:
-    """Rate of a large bfloat16 product, 0 where torch cannot tell."""
-    torch = _torch()
-    if torch is None:
-        return 0.0
-    from benchmarks.gpu.cases import torch_seconds
-
-    n = 8192
-    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return float(2 * n**3 / torch_seconds(lambda: a @ b, 20))
-
-
-def copy_rate() -> float:
-    """Bytes read and written per second by a copy, 0 where torch cannot tell."""
-    torch = _torch()
-    if torch is None:
-        return 0.0
-    from benchmarks.gpu.cases import torch_seconds
-
-    a = torch.randn(10**8, device="cuda")
-    b = torch.empty_like(a)
-    return float(8e8 / torch_seconds(lambda: b.copy_(a), 20))
-
-
 def _train(problem: Problem, way: str) -> Answer:
     torch = _torch()
     if torch is None:

@@ -36,7 +36,7 @@ def rows(evidence: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def text(evidence: Mapping[str, Any]) -> str:
     """Return a table in Markdown, with the machine and the checks above it."""
     where = evidence["environment"]
-    lines = [f"{where['gpu_name'] or 'no GPU'}, {where['date'][:10]}, revision {where['revision']}"]
+    lines = [f"{where['gpu_name']}, {where['date'][:10]}, revision {where['revision']}"]
     if "correctness" in evidence:
         lines.append(f"checks: {evidence['correctness']['summary']}")
     lines += ["", f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]

@@ -68,7 +68,7 @@ def examples(
 
     What lies on a GPU stays there, for a network that lives there too.
     """
-    array: Any
+    array: Array
     if _device.is_array(x) and device != "cpu":
         array = _device.as_array(x, what)
         if array.dtype.name not in _NATIVE_DTYPES:

@@ -51,15 +51,17 @@ def _native(operation: str, **arrays: object) -> Any:
 
 
 def _activation(kind: str, x: Array, alpha: float, out: Array | None) -> Array:
-    return _native(kind, x=x).activation_forward(kind, x, alpha, out)
+    result: Array = _native(kind, x=x).activation_forward(kind, x, alpha, out)
+    return result
 
 
 def _activation_backward(
     kind: str, dy: Array, saved: Array, alpha: float, out: Array | None
 ) -> Array:
-    return _native(f"{kind}_backward", dy=dy, saved=saved).activation_backward(
+    result: Array = _native(f"{kind}_backward", dy=dy, saved=saved).activation_backward(
         kind, dy, saved, alpha, out
     )
+    return result
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
@@ -192,7 +194,8 @@ def dense(x: Array, weight: Array, bias: Array | None = None, out: Array | None 
     array([[3.5],
            [3.5]])
     """
-    return _native("dense", x=x, weight=weight).dense_forward(x, weight, bias, out)
+    result: Array = _native("dense", x=x, weight=weight).dense_forward(x, weight, bias, out)
+    return result
 
 
 def dense_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
@@ -218,7 +221,10 @@ def dense_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Ar
     TypeError, ValueError
         As `dense`.
     """
-    return _native("dense_backward", dy=dy, x=x, weight=weight).dense_backward(dy, x, weight)
+    result: tuple[Array, Array, Array] = _native(
+        "dense_backward", dy=dy, x=x, weight=weight
+    ).dense_backward(dy, x, weight)
+    return result
 
 
 def softmax(logits: Array, out: Array | None = None) -> Array:
@@ -239,7 +245,8 @@ def softmax(logits: Array, out: Array | None = None) -> Array:
     TypeError, ValueError
         As `relu`.
     """
-    return _native("softmax", logits=logits).softmax(logits, out)
+    result: Array = _native("softmax", logits=logits).softmax(logits, out)
+    return result
 
 
 def dropout(
@@ -285,7 +292,7 @@ def dropout_backward(
 def _dropout(
     operation: str, x: Array, p: float, seed: int, step: int, layer: int, out: Array | None
 ) -> Array:
-    return _native(operation, x=x).dropout_forward(
+    result: Array = _native(operation, x=x).dropout_forward(
         x,
         number(f"{operation}: p", p, 0, 1),
         integer(f"{operation}: seed", seed, 0, 2**64 - 1),
@@ -293,6 +300,7 @@ def _dropout(
         integer(f"{operation}: layer", layer, 0, 2**16 - 1),
         out,
     )
+    return result
 
 
 def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = None) -> float:
@@ -323,9 +331,10 @@ def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = No
     >>> round(cross_entropy(np.zeros((2, 4)), np.array([0, 3])), 4)  # log(4)
     1.3863
     """
-    return _native("cross_entropy", logits=logits, labels=labels).cross_entropy_forward(
+    result: float = _native("cross_entropy", logits=logits, labels=labels).cross_entropy_forward(
         logits, labels, sample_weight
     )
+    return result
 
 
 def cross_entropy_backward(
@@ -335,9 +344,10 @@ def cross_entropy_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `cross_entropy` by the logits: ``(softmax - one_hot) / n``."""
-    return _native("cross_entropy_backward", logits=logits, labels=labels).cross_entropy_backward(
-        logits, labels, sample_weight, out
-    )
+    result: Array = _native(
+        "cross_entropy_backward", logits=logits, labels=labels
+    ).cross_entropy_backward(logits, labels, sample_weight, out)
+    return result
 
 
 def binary_cross_entropy(logits: Array, target: Array, sample_weight: Array | None = None) -> float:
@@ -362,9 +372,10 @@ def binary_cross_entropy(logits: Array, target: Array, sample_weight: Array | No
     ValueError
         If shapes differ.
     """
-    return _native("binary_cross_entropy", logits=logits, target=target).loss_forward(
+    result: float = _native("binary_cross_entropy", logits=logits, target=target).loss_forward(
         "binary_cross_entropy", logits, target, sample_weight, 1.0
     )
+    return result
 
 
 def binary_cross_entropy_backward(
@@ -374,9 +385,10 @@ def binary_cross_entropy_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `binary_cross_entropy`: ``(sigmoid(z) - target) / size``."""
-    return _native("binary_cross_entropy_backward", logits=logits, target=target).loss_backward(
-        "binary_cross_entropy", logits, target, sample_weight, 1.0, out
-    )
+    result: Array = _native(
+        "binary_cross_entropy_backward", logits=logits, target=target
+    ).loss_backward("binary_cross_entropy", logits, target, sample_weight, 1.0, out)
+    return result
 
 
 def mse(prediction: Array, target: Array, sample_weight: Array | None = None) -> float:
@@ -399,9 +411,10 @@ def mse(prediction: Array, target: Array, sample_weight: Array | None = None) ->
     ValueError
         If shapes differ.
     """
-    return _native("mse", prediction=prediction, target=target).loss_forward(
+    result: float = _native("mse", prediction=prediction, target=target).loss_forward(
         "mse", prediction, target, sample_weight, 1.0
     )
+    return result
 
 
 def mse_backward(
@@ -411,9 +424,10 @@ def mse_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `mse`: ``2 * (prediction - target) / size``."""
-    return _native("mse_backward", prediction=prediction, target=target).loss_backward(
+    result: Array = _native("mse_backward", prediction=prediction, target=target).loss_backward(
         "mse", prediction, target, sample_weight, 1.0, out
     )
+    return result
 
 
 def huber(
@@ -424,9 +438,10 @@ def huber(
     Here ``r = prediction - target``; `delta` is above 0. Arrays are as for `mse`.
     """
     delta = number("huber: delta", delta, 0, include_low=False)
-    return _native("huber", prediction=prediction, target=target).loss_forward(
+    result: float = _native("huber", prediction=prediction, target=target).loss_forward(
         "huber", prediction, target, sample_weight, delta
     )
+    return result
 
 
 def huber_backward(
@@ -438,6 +453,7 @@ def huber_backward(
 ) -> Array:
     """Return the derivative of `huber`: ``clip(prediction - target, -delta, delta) / size``."""
     delta = number("huber_backward: delta", delta, 0, include_low=False)
-    return _native("huber_backward", prediction=prediction, target=target).loss_backward(
+    result: Array = _native("huber_backward", prediction=prediction, target=target).loss_backward(
         "huber", prediction, target, sample_weight, delta, out
     )
+    return result

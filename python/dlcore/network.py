@@ -24,6 +24,7 @@ from dlcore._settings import Text, choice, describe, integer
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from dlcore._core import Network as Core
     from dlcore.history import EarlyStopping, History
     from dlcore.layers import Step
     from dlcore.losses import Loss
@@ -152,7 +153,7 @@ class Network:
         self._graph.connect(self.layers, 0)
         self._core = self._make_core(self.device)
 
-    def _make_core(self, device: str) -> Any:
+    def _make_core(self, device: str) -> Core:
         """Return the native network, its parameters zero, on a device."""
         extension, number = _device.load(device, "Network: device")
         if device != "cpu" and self.dtype != "float32":
@@ -161,13 +162,14 @@ class Network:
                 "network trains on the CPU"
             )
         try:
-            return extension.Network(self._graph.nodes, self.input_shape, self.dtype, number)
+            core: Core = extension.Network(self._graph.nodes, self.input_shape, self.dtype, number)
         except MemoryError:
             shapes = self._graph.parameter_shapes(self.input_shape).values()
             count = sum(map(math.prod, shapes))
             raise MemoryError(
                 f"Network: {count:,} parameters in {self.dtype} do not fit into memory"
             ) from None
+        return core
 
     def to(self, device: str) -> Network:
         """Move the network to another device; its parameters keep their bits.
