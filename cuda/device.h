@@ -39,7 +39,9 @@ void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... a
 #else
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
-  kernel<<<how.grid, how.block, how.shared, stream> > >(static_cast<P>(arguments)...);
+  // clang-format off
+  kernel<<<how.grid, how.block, how.shared, stream>>>(static_cast<P>(arguments)...);
+  // clang-format on
   check_cuda(cudaGetLastError(), "a kernel cannot be started");
 }
 

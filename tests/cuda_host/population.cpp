@@ -341,6 +341,9 @@ std::vector<Problem> random_problems() {
       {dense(12, 34, true, Activation::silu), dense(34, 9, true, Activation::gelu_tanh),
        dense(9, 4)},
       PopulationLoss::binary_cross_entropy, rule(Rule::sgd, 0.05f, 0.9f, true, 0.01f), 1);
+  // More examples than a warp has lanes.
+  all.back().batch = 40;
+  all.back().examples = 90;
   add("softplus, no training", {dense(12, 20, true, Activation::softplus), dense(20, 6)},
       PopulationLoss::cross_entropy, rule(Rule::sgd, 0.1f), 0)
       .train = false;
