@@ -64,6 +64,10 @@ def fit_many(
     width, depth, activation, dtype, loss, optimizer, epochs. The one that takes longest starts
     first.
 
+    On a GPU eight small networks or more are trained together, each by one multiprocessor, and
+    the others one after the other; `History.engine` says which. Those that train together add in
+    another order than a fit alone, in the same one whichever networks are beside them.
+
     Every option is that of `Network.fit`, and is either one value for all networks or a list, a
     tuple, a range or an array with one value per network. `subsets`, `validation_data` and
     `sample_weight` are sequences themselves: a list of them has one entry per network, anything
