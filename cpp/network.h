@@ -104,8 +104,10 @@ enum class Stop { completed, early_stopping, callback, diverged };
 struct FitResult {
   std::vector<EpochRecord> epochs;
   Stop stop = Stop::completed;
+  const char* engine = "cpu";  ///< what trained it
   std::string message;
   Index best_epoch = -1;
+  std::string engine_reason;  ///< why none of a device's others did
 };
 
 /// Bytes that fit takes beside the data.
@@ -130,6 +132,9 @@ class Network {
   virtual Index step() const = 0;
   virtual void set_step(Index step) = 0;
   virtual bool training() const = 0;
+  /// How products are computed where fit's options do not say: "fp32", "tf32" or "bf16" on a GPU;
+  /// the CPU knows "fp32" alone.
+  virtual void set_precision(const std::string& name) = 0;
   virtual Memory memory(Index batch, const ops::Optimizer& optimizer, Index examples, bool clip,
                         bool validation, bool early_stopping, bool bf16) const = 0;
 

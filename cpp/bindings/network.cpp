@@ -204,6 +204,8 @@ py::dict result_dict(const FitResult& fitted) {
   answer["stopped"] = name_of(fitted.stop);
   answer["message"] = fitted.message;
   answer["best_epoch"] = fitted.best_epoch;
+  answer["engine"] = fitted.engine;
+  answer["engine_reason"] = fitted.engine_reason;
   return answer;
 }
 
@@ -219,11 +221,13 @@ void check_dtype(const char* operation, const char* name, DType dtype, const py:
 
 class PyNetwork {
  public:
-  PyNetwork(const py::sequence& nodes, const Shape& input_shape, const std::string& dtype) {
+  PyNetwork(const Backend& backend, const py::sequence& nodes, const Shape& input_shape,
+            const std::string& dtype, int device)
+      : backend_(&backend) {
     check(dtype == "float32" || dtype == "float64", "network: dtype must be float32 or float64, ",
           "found ", dtype);
-    network_ = make_network(make_graph(nodes_of(nodes), input_shape),
-                            dtype == "float64" ? DType::float64 : DType::float32);
+    network_ = backend.make(make_graph(nodes_of(nodes), input_shape),
+                            dtype == "float64" ? DType::float64 : DType::float32, device);
   }
 
   Network& core() { return *network_; }
@@ -261,13 +265,13 @@ class PyNetwork {
   }
 
   /// Checks what an operation compares the output with, and the weights.
-  Dataset dataset(const char* operation, const py::array& x, const py::array& y,
+  Dataset dataset(const char* operation, const py::object& x, const py::array& y,
                   const ops::Loss& loss, const py::object& sample_weight,
                   double input_scale) const {
     Dataset d;
-    d.x = rows_view(operation, x, graph());
+    d.x = backend_->rows(operation, x, graph());
     d.input_scale = input_scale;
-    check(d.x.rows >= 1, operation, ": x holds no examples; x ", shape_of(x));
+    check(d.x.rows >= 1, operation, ": x holds no examples");
     const Shape& output = graph().output().shape;
     Shape expected{d.x.rows};
     expected.insert(expected.end(), output.begin(), output.end() - (loss.has_labels() ? 1 : 0));
@@ -291,24 +295,25 @@ class PyNetwork {
     return d;
   }
 
-  py::array forward(const py::array& x, const std::string& head, double input_scale, Index batch,
-                    int threads) {
-    const RowsView view = rows_view("predict", x, graph());
+  py::object forward(const py::object& x, const std::string& head, double input_scale, Index batch,
+                     int threads) {
+    const RowsView view = backend_->rows("predict", x, graph());
     Shape shape = graph().output().shape;
     shape.insert(shape.begin(), view.rows);
-    py::array y = new_array(network_->dtype(), shape);
+    const auto [y, to] = backend_->result(network_->dtype(), shape, view);
     if (view.rows == 0) return y;
     const Head h =
         head == "softmax" ? Head::softmax : (head == "sigmoid" ? Head::sigmoid : Head::identity);
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
-    void* to = y.mutable_data();
-    py::gil_scoped_release release;
-    const Call call(threads);
-    network_->forward(view, input_scale, h, batch, call.threads(), to);
+    {
+      py::gil_scoped_release release;
+      const Call call(threads);
+      network_->forward(view, input_scale, h, batch, call.threads(), to);
+    }
     return y;
   }
 
-  std::pair<double, double> evaluate(const py::array& x, const py::array& y, const py::dict& loss,
+  std::pair<double, double> evaluate(const py::object& x, const py::array& y, const py::dict& loss,
                                      const py::object& sample_weight, double input_scale,
                                      Index batch, int threads) {
     const ops::Loss l = loss_of(loss);
@@ -320,7 +325,7 @@ class PyNetwork {
     return {sums.mean_loss(), sums.mean_correct()};
   }
 
-  std::pair<double, py::dict> loss_and_gradients(const py::array& x, const py::array& y,
+  std::pair<double, py::dict> loss_and_gradients(const py::object& x, const py::array& y,
                                                  const py::dict& loss,
                                                  const py::object& sample_weight,
                                                  double input_scale, int threads, double clip_norm,
@@ -344,7 +349,7 @@ class PyNetwork {
   }
 
   /// What one fit needs; pointers are into the arrays of `settings` and x, y.
-  Member member(const py::array& x, const py::array& y, const py::dict& settings) {
+  Member member(const py::object& x, const py::array& y, const py::dict& settings) {
     Member member;
     member.network = network_.get();
     FitOptions& options = member.options;
@@ -359,11 +364,7 @@ class PyNetwork {
     options.clip_norm = settings["clip_norm"].cast<double>();
     options.statistics = entry(settings, "statistics", false);
     options.bf16 = entry(settings, "bf16", false);
-    if (options.bf16) {
-      check(network_->dtype() == DType::float32, "fit: precision=\"bf16\" needs a float32 network");
-      check_state(bf16_kernels() != nullptr,
-                  "fit: precision=\"bf16\" needs a CPU with AVX-512 BF16; use precision=None");
-    }
+    backend_->check_options(options, network_->dtype());
     const auto input_scale = settings["input_scale"].cast<double>();
     check(options.epochs >= 0, "fit: epochs must not be negative, found ", options.epochs);
     check(options.batch_size >= 1, "fit: batch_size must be at least 1, found ",
@@ -383,9 +384,9 @@ class PyNetwork {
       }
     }
     if (!settings["validation_x"].is_none()) {
-      options.validation =
-          dataset("fit: validation_data", settings["validation_x"], settings["validation_y"],
-                  options.loss, settings["validation_weight"], input_scale);
+      options.validation = dataset("fit: validation_data", py::object(settings["validation_x"]),
+                                   settings["validation_y"], options.loss,
+                                   settings["validation_weight"], input_scale);
     }
     if (!settings["early_stopping"].is_none()) {
       const auto early = settings["early_stopping"].cast<py::dict>();
@@ -416,7 +417,7 @@ class PyNetwork {
     return member;
   }
 
-  py::dict fit(const py::array& x, const py::array& y, const py::kwargs& settings) {
+  py::dict fit(const py::object& x, const py::array& y, const py::kwargs& settings) {
     Member task = member(x, y, settings);
     const py::object on_progress = settings["on_progress"];
     task.options.on_progress = [&on_progress](Index epoch, Index done, Index steps) {
@@ -468,6 +469,7 @@ class PyNetwork {
     }
   }
 
+  const Backend* backend_;
   std::unique_ptr<Network> network_;
 };
 
@@ -479,7 +481,8 @@ void refuse_not_finite_rows(const std::vector<Member>& members) {
   std::set<const std::byte*> seen;
   const auto look_through = [&](const RowsView& x, const char* what) {
     ops::Position at{};
-    if (!seen.insert(x.base).second) return;
+    // What lies on a device is looked at there, in the first pass over it.
+    if (x.on_device || !seen.insert(x.base).second) return;
     if (ops::find_not_finite(x, nullptr, x.rows, &at)) {
       check(false, "fit_many: ", what, "x holds ", at.value, " at row ", at.row, ", column ",
             at.column, "; remove or replace such values first");
@@ -491,9 +494,9 @@ void refuse_not_finite_rows(const std::vector<Member>& members) {
   }
 }
 
-py::list fit_many(const py::list& networks, const py::list& xs, const py::list& ys,
-                  const py::list& settings, int threads, const py::object& on_finish,
-                  const py::object& on_progress) {
+py::list fit_many(const Backend& backend, const py::list& networks, const py::list& xs,
+                  const py::list& ys, const py::list& settings, int threads,
+                  const py::object& on_finish, const py::object& on_progress) {
   std::vector<Member> members;
   std::set<const Network*> seen;
   for (std::size_t i = 0; i < networks.size(); ++i) {
@@ -501,8 +504,8 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
     check(seen.insert(&network.core()).second, "fit_many: network ", i,
           " is given twice; a network can train once at a time");
     name_member(i, [&] {
-      members.push_back(network.member(xs[i].cast<py::array>(), ys[i].cast<py::array>(),
-                                       settings[i].cast<py::dict>()));
+      members.push_back(
+          network.member(py::object(xs[i]), ys[i].cast<py::array>(), settings[i].cast<py::dict>()));
     });
   }
   std::vector<FitResult> results;
@@ -510,7 +513,7 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
     py::gil_scoped_release release;
     refuse_not_finite_rows(members);
     Call call(threads, static_cast<Index>(members.size()));
-    results = train_fleet(members, call, [&](const FleetProgress& progress) {
+    results = backend.train(members, call, [&](const FleetProgress& progress) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {
@@ -528,10 +531,27 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
 
 }  // namespace
 
-void bind_network(py::module_& m) {
-  py::class_<PyNetwork>(m, "Network")
-      .def(py::init<const py::sequence&, const Shape&, const std::string&>(), py::arg("nodes"),
-           py::arg("input_shape"), py::arg("dtype"))
+RowsView numpy_rows(const char* operation, const py::object& x, const Graph& graph) {
+  check_type(py::isinstance<py::array>(x), operation, ": x must be a numpy.ndarray");
+  return rows_view(operation, py::reinterpret_borrow<py::array>(x), graph);
+}
+
+std::pair<py::object, void*> numpy_result(DType dtype, const Shape& shape, const RowsView&) {
+  py::array y = new_array(dtype, shape);
+  void* const to = y.mutable_data();
+  return {std::move(y), to};
+}
+
+void bind_network(py::module_& m, const Backend& given) {
+  // Kept as long as the module, which is never unloaded.
+  static const Backend backend = given;
+  // Local to the module: _core and _cuda each have this class, made of the same source.
+  py::class_<PyNetwork>(m, "Network", py::module_local())
+      .def(py::init([](const py::sequence& nodes, const Shape& input_shape,
+                       const std::string& dtype, int device) {
+             return std::make_unique<PyNetwork>(backend, nodes, input_shape, dtype, device);
+           }),
+           py::arg("nodes"), py::arg("input_shape"), py::arg("dtype"), py::arg("device") = 0)
       .def_property_readonly("dtype", &PyNetwork::dtype)
       .def_property_readonly(
           "output_shape",
@@ -558,6 +578,10 @@ void bind_network(py::module_& m) {
           "step", [](const PyNetwork& n) { return n.core().step(); },
           [](PyNetwork& n, Index step) { n.core().set_step(step); })
       .def_property_readonly("training", [](const PyNetwork& n) { return n.core().training(); })
+      .def(
+          "set_precision",
+          [](PyNetwork& n, const std::string& name) { n.core().set_precision(name); },
+          py::arg("name"))
       .def("parameter_shape",
            [](const PyNetwork& n, const std::string& name) {
              return py::tuple(py::cast(n.core().parameters()[n.index_of(name)].shape));
@@ -577,8 +601,14 @@ void bind_network(py::module_& m) {
            py::arg("clip_norm"), py::arg("dropout_seed"))
       .def("fit", &PyNetwork::fit);
 
-  m.def("fit_many", &fit_many, py::arg("networks"), py::arg("xs"), py::arg("ys"),
-        py::arg("settings"), py::arg("threads"), py::arg("on_finish"), py::arg("on_progress"));
+  m.def(
+      "fit_many",
+      [](const py::list& networks, const py::list& xs, const py::list& ys, const py::list& settings,
+         int threads, const py::object& on_finish, const py::object& on_progress) {
+        return fit_many(backend, networks, xs, ys, settings, threads, on_finish, on_progress);
+      },
+      py::arg("networks"), py::arg("xs"), py::arg("ys"), py::arg("settings"), py::arg("threads"),
+      py::arg("on_finish"), py::arg("on_progress"));
 }
 
 }  // namespace dlcore::bindings

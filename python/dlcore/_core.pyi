@@ -40,12 +40,18 @@ class FitResult(TypedDict):
     stopped: str
     message: str
     best_epoch: int
+    engine: str  # "cpu", or on a GPU "graph" or "population"
+    engine_reason: str  # why not "population"
 
 class Network:
     """Parameters, optimizer state and plans of one network; rows of `x` are flattened examples."""
 
     def __init__(
-        self, nodes: Sequence[dict[str, Any]], input_shape: Sequence[int], dtype: str
+        self,
+        nodes: Sequence[dict[str, Any]],
+        input_shape: Sequence[int],
+        dtype: str,
+        device: int = 0,
     ) -> None: ...
     @property
     def dtype(self) -> str: ...
@@ -65,6 +71,8 @@ class Network:
     def step(self, value: int) -> None: ...
     @property
     def training(self) -> bool: ...
+    # "fp32", on a GPU also "tf32" and "bf16"
+    def set_precision(self, name: str) -> None: ...
     def parameter_shape(self, name: str) -> tuple[int, ...]: ...
     def get_parameter(self, name: str) -> Array: ...
     def set_parameter(self, name: str, value: Array) -> None: ...

@@ -47,6 +47,8 @@ class Checkpoint:
         As the core takes them.
     settings : dict
         As the core takes them.
+    place : tuple of str
+        Device, and precision of products.
 
     Raises
     ------
@@ -62,13 +64,14 @@ class Checkpoint:
         x: Any,
         y: Any,
         settings: dict[str, Any],
+        place: tuple[str, str],
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"{operation}: checkpoint needs a path, found {describe(path)}")
         self._path = Path(path)
         if not self._path.parent.is_dir():
             raise ValueError(f"{operation}: checkpoint needs a folder that exists, found {path}")
-        self._fit = _identity(network, x, y, settings)
+        self._fit = _identity(network, x, y, settings, place)
         self.settings: dict[str, Any] = {
             "on_checkpoint": self._write,
             "checkpoint_seconds": SECONDS,
@@ -108,11 +111,13 @@ class Checkpoint:
         self._path.unlink(missing_ok=True)
 
 
-def _identity(network: Network, x: Any, y: Any, settings: dict[str, Any]) -> str:
+def _identity(
+    network: Network, x: Any, y: Any, settings: dict[str, Any], place: tuple[str, str]
+) -> str:
     """SHA-256 of what the result of a fit depends on, the examples themselves aside."""
     digest = hashlib.sha256()
     plain = {name: settings[name] for name in _PLAIN}
-    known = [_core.__version__, _core.kernels(), network.input_shape, network.dtype]
+    known = [_core.__version__, _core.kernels(), network.input_shape, network.dtype, *place]
     shapes = [x.shape, str(x.dtype), y.shape, network._core.step]
     described = [known, network._graph.nodes, shapes, plain]
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
