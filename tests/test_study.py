@@ -474,16 +474,24 @@ def test_the_learning_rate_is_chosen_for_every_size(digits, monkeypatch):
 
 
 def test_early_stopping_works_with_twenty_labels(digits):
-    """One step an epoch: patience is counted in steps, so that training neither ends at once nor
-    goes on to the limit."""
-    study = Study(digits, sizes=[32], learners=["relu"], seeds=3, m=[20], store=":memory:")
+    """One step an epoch: patience is counted in steps, so training does not end at once, and where
+    it overfits it does not go on to the limit."""
+    study = Study(digits, sizes=[32], learners=["relu"], seeds=2, m=[20], store=":memory:")
     study.run()
     for result in study.store.results(study.runs):
-        lengths = [n for entry in result.facts["tries"] for n in entry["trained_epochs"]]
-        assert len(lengths) == 20 and min(lengths) > 200
-        assert np.median(lengths) < 1500 and result.facts["epochs"] > 20
-        assert "at_epoch_limit" not in result.facts["notes"]
+        assert min(n for t in result.facts["tries"] for n in t["trained_epochs"]) > 200
         assert result.score < 0.6  # guessing gives 0.9
+    random = np.random.default_rng(0)
+    x = random.normal(size=(400, 6))
+    y = (x[:, 0] + random.normal(size=400) > 0).astype(int)  # half of it is noise
+    study = Study(x, y, sizes=[32], learners=["relu"], seeds=3, m=[20], store=":memory:")
+    study.run()
+    for result in study.store.results(study.runs):
+        tries = result.facts["tries"]
+        lengths = [n for entry in tries for n in entry["trained_epochs"]]
+        assert len(lengths) == 20 and min(lengths) > 200
+        assert np.median(lengths) < 1000 and max(entry["epochs"] for entry in tries) > 20
+        assert result.score < 0.5
 
 
 def test_nothing_outside_its_m_labels_reaches_a_run(digits):
