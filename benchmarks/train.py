@@ -79,7 +79,8 @@ REQUIREMENTS = {
 ELEMENT_TOLERANCE = 1e-5
 # A turn in which other processes (or the host) used more of a CPU than this is taken again.
 FOREIGN, REPEATS = 0.05, 2
-# A round before or after which the limits differ by more from the usual ones is taken again.
+# A turn before or after which the limits differ by more from the usual ones is taken again.
+REPEATS_ELSEWHERE = 8
 TOLERATED = {"fma": 0.15, "streaming_copy": 0.3}
 # After so many rounds, who is so many times slower than the fastest stays out of the others.
 ROUNDS_OF_ALL, HOPELESS = 2, 1.5
@@ -415,24 +416,29 @@ def measure(
     limits = [machine.limits(bench, [count]).get(count, {})]
     while limits[0] and len(LIMITS.setdefault(count, [])) < 5:
         LIMITS[count].append(machine.limits(bench, [count])[count])
-    staying, spoiled = list(accepted), 0
-    while accepted and len(limits) <= rounds:
-        first = len(limits) % len(staying)
+    staying, spoiled, unusual = list(accepted), 0, 0
+    for turn in range(rounds if accepted else 0):
+        first = turn % len(staying)
         for process in staying[first:] + staying[:first]:
-            process.take_turn()
-        limits.append(machine.limits(bench, [count]).get(count, {}))
-        if other_machine(limits[-2:], count) and spoiled < rounds:
-            spoiled += 1
-            for process in staying:
+            for attempt in range(1 + REPEATS_ELSEWHERE):
+                process.take_turn()
+                limits.append(machine.limits(bench, [count]).get(count, {}))
+                if not other_machine(limits[-2:], count):
+                    break
+                if attempt == REPEATS_ELSEWHERE:
+                    unusual += 1
+                    break
+                spoiled += 1
                 process.rates.pop(), process.own.pop(), process.foreign.pop()
-            limits.pop(-2)
-        elif len(limits) == 1 + ROUNDS_OF_ALL:
+                time.sleep(0.5)
+                limits[-1] = machine.limits(bench, [count])[count]
+        if turn + 1 == ROUNDS_OF_ALL:
             least = max(statistics.median(process.rates) for process in staying) / HOPELESS
             staying = [p for p in staying if statistics.median(p.rates) > least]
     result = dict(case)
     result["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    result["spoiled_rounds"] = spoiled
-    # The median over the rounds of each.
+    result |= {"turns_repeated": spoiled, "turns_on_another_machine": unusual}
+    # The median over the turns of each.
     result["limits"] = limits = {
         name: statistics.median(each[name] for each in limits) for name in limits[0]
     }
@@ -448,20 +454,20 @@ LIMITS: dict[int, list[dict[str, float]]] = {}
 
 
 def other_machine(limits: list[dict[str, float]], threads: int) -> bool:
-    """Whether the machine was not the usual one of this run, before a round or after.
+    """Whether the machine was not the usual one of this run, before a turn or after.
 
     A virtual machine changes: its CPUs may share a real core with others for seconds, and then do
     half the work, or lie apart from each other, and then have twice the bandwidth but share data
     slowly. No count of CPU time shows either.
     """
     seen = LIMITS.setdefault(threads, [])
-    seen += limits[-1:]
     for name, tolerance in TOLERATED.items():
         if not all(limits) or len(seen) < 3:
             return False
         usual = statistics.median(each[name] for each in seen)
         if any(abs(each[name] / usual - 1) > tolerance for each in limits):
             return True
+    seen += limits[-1:]
     return False
 
 
@@ -525,9 +531,10 @@ def show(result: dict[str, Any]) -> None:
             + (f"  {record['max_ulp']:.2f} ulp" if "max_ulp" in record else "")
             + ("  (others were running)" if max(record["foreign"]) > FOREIGN else "")
         )
-    if result["spoiled_rounds"]:
+    if result["turns_repeated"]:
         print(
-            f"  {result['spoiled_rounds']} rounds taken again, as the machine was slower than before"
+            f"  {result['turns_repeated']} turns taken again, as the machine was not the usual one; "
+            f"{result['turns_on_another_machine']} remained so"
         )
     if "best_peer" in result:
         print(
@@ -642,6 +649,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = {case["name"] for case in cases}
         kept = [case for case in earlier["cases"] if case["name"] not in again]
         result["versions"] = earlier["versions"]
+        for case in earlier["cases"]:
+            if case.get("limits"):
+                LIMITS.setdefault(case["threads"], []).append(case["limits"])
     order = {case["name"]: i for i, case in enumerate(all_cases(options.threads))}
     ways = ways_of(options.ways) if options.ways else {}
     running: dict[tuple[str, int], Process] = {}
