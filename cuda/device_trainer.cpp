@@ -20,8 +20,6 @@ constexpr double kShortSlice = 0.005, kLongSlice = 0.02;
 constexpr Index kMostSteps = 1024;
 // Steps in one graph: launching one costs the host some microseconds.
 constexpr Index kSeveral = 8;
-// Statistics are measured at every so many steps, as on the CPU.
-constexpr Index kMeasured = 32;
 // Bytes of one slice of data that does not fit on the device.
 constexpr Index kChunkBytes = Index{64} << 20;
 
@@ -282,7 +280,8 @@ Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
     return done;
   };
   try {
-    Index steps = std::min<Index>(options_.statistics ? kMeasured : 16, slice_steps_);
+    Index steps =
+        std::min<Index>(options_.statistics ? Statistics<float>::kEvery : 16, slice_steps_);
     double last = now();
     for (Index turn = 0; enqueued < count; ++turn) {
       Slice& slice = slices_[turn % 2];
@@ -299,12 +298,13 @@ Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
       last = now();
       const Index begin = enqueued;
       Index some = std::min(steps, count - begin);
-      if (options_.statistics) some = std::min(some, kMeasured - begin % kMeasured);
+      if (options_.statistics)
+        some = std::min(some, Statistics<float>::kEvery - begin % Statistics<float>::kEvery);
       fill(slice, epoch, begin, some, turn % 2);
       copy(table_.data(), slice.table.data(), some, stream_);
       set_zero(&step_state_.data()->step, 1, stream_);
       if (streams()) fetch(slice, begin, some, turn % 2);
-      const bool measured = options_.statistics && begin % kMeasured == 0;
+      const bool measured = options_.statistics && begin % Statistics<float>::kEvery == 0;
       if (begin == 0) {
         epoch_start_.step = state_.step;
         epoch_start_.optimizer_step = state_.optimizer_step;
