@@ -33,7 +33,7 @@ def main() -> None:
             command, env=environment, check=True, capture_output=True, text=True
         ).stdout
 
-    names = re.findall(r"^\s*(?:PTX|ELF) file +\d+: (\S+)", dump("-lelf", "-lptx"), re.M)
+    names = re.findall(r"^\s*(?:PTX|ELF) file +\d+: (\S+)", dump("-lelf", "-lptx"), re.MULTILINE)
     compiled = {target for name in names for target in re.findall(r"sm_\d+a?", name)}
     assert compiled >= TARGETS, f"targets {sorted(compiled)} lack some of {sorted(TARGETS)}"
     assert any(name.endswith(".ptx") for name in names), "there is no PTX for later GPUs"
@@ -53,7 +53,7 @@ def main() -> None:
 
     tensor = re.compile(r"HMMA\.1688\.F32\.TF32")
     uses = {}
-    for text in re.split(r"(?=^\s*Function : )", dump("-sass"), flags=re.M):
+    for text in re.split(r"(?=^\s*Function : )", dump("-sass"), flags=re.MULTILINE):
         name = re.match(r"\s*Function : (\S+)", text)
         if name and "train_population" in name[1]:
             uses.setdefault("TensorTiles" in name[1], []).append(len(tensor.findall(text)))

@@ -86,7 +86,7 @@ struct FitResult {
   const char* engine = "cpu";  ///< what trained it
   std::string message;
   Index best_epoch = -1;
-  std::string engine_reason;    ///< why none of a device's others did
+  std::string engine_reason;  ///< why none of a device's others did
 };
 
 /// Bytes that fit takes beside the data.

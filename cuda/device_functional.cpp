@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <initializer_list>
+#include <optional>
 #include <vector>
 
 #include "arrays.h"
@@ -84,6 +86,15 @@ Index rows_before_last(const Shape& shape) {
   return rows;
 }
 
+/// Bytes that all of the pointers and rows of n floats are aligned to, at most 16.
+std::uint32_t alignment_of(std::initializer_list<const void*> pointers,
+                           std::initializer_list<Index> rows) {
+  std::uintptr_t bits = 16;
+  for (const void* pointer : pointers) bits |= reinterpret_cast<std::uintptr_t>(pointer);
+  for (const Index n : rows) bits |= static_cast<std::uintptr_t>(n) * sizeof(float);
+  return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
 /// Products of functional are exact to float32.
 constexpr lt::Precision kPrecision = lt::Precision::fp32;
 
@@ -98,6 +109,7 @@ DeviceArray dense(const py::object& x, const py::object& weight, const py::objec
   DeviceArray y = result(out, shape, from.device(), "dense");
   const Index m = rows_before_last(shape), n = w.shape()[0], k = w.shape()[1];
   if (m * n == 0) return y;
+  const std::uint32_t alignment = alignment_of({from.data(), w.data(), y.data()}, {n, k});
   run(from.device(), [&](Context& context) {
     const auto product = lt::Product::make({.m = m,
                                             .n = n,
@@ -106,7 +118,8 @@ DeviceArray dense(const py::object& x, const py::object& weight, const py::objec
                                             .lda = k,
                                             .ldb = k,
                                             .ldd = n,
-                                            .precision = kPrecision});
+                                            .precision = kPrecision,
+                                            .alignment = alignment});
     product.run({.a = from.data(), .b = w.data(), .d = y.data()}, context.workspace(),
                 context.stream());
     if (b.has_value()) add_bias(b->as<float>(), y.as<float>(), n, m, n, context.stream());
@@ -126,14 +139,22 @@ py::tuple dense_gradients(const py::object& dy, const py::object& x, const py::o
   DeviceArray dx(ItemType::float32, from.shape(), d.device());
   DeviceArray dw(ItemType::float32, w.shape(), d.device());
   DeviceArray db(ItemType::float32, {n}, d.device());
+  const std::uint32_t alignment =
+      alignment_of({d.data(), from.data(), w.data(), dx.data(), dw.data()}, {n, k});
   run(d.device(), [&](Context& context) {
     if (m == 0) {
       set_zero(dw.as<float>(), n * k, context.stream());
       set_zero(db.as<float>(), n, context.stream());
       return;
     }
-    const auto input = lt::Product::make(
-        {.m = m, .n = k, .k = n, .lda = n, .ldb = k, .ldd = k, .precision = kPrecision});
+    const auto input = lt::Product::make({.m = m,
+                                          .n = k,
+                                          .k = n,
+                                          .lda = n,
+                                          .ldb = k,
+                                          .ldd = k,
+                                          .precision = kPrecision,
+                                          .alignment = alignment});
     const auto weights = lt::Product::make({.m = n,
                                             .n = k,
                                             .k = m,
@@ -141,7 +162,8 @@ py::tuple dense_gradients(const py::object& dy, const py::object& x, const py::o
                                             .lda = n,
                                             .ldb = k,
                                             .ldd = k,
-                                            .precision = kPrecision});
+                                            .precision = kPrecision,
+                                            .alignment = alignment});
     input.run({.a = d.data(), .b = w.data(), .d = dx.data()}, context.workspace(),
               context.stream());
     weights.run({.a = d.data(), .b = from.data(), .d = dw.data()}, context.workspace(),

@@ -136,8 +136,8 @@ void set(Description description, int attribute, const T& value) {
            "refuses an attribute");
 }
 
-/// Any address as aligned as those that will come, for the choice of an algorithm.
-void* const kSomewhere = reinterpret_cast<void*>(std::uintptr_t{1} << 20);
+/// Any address no more aligned than those that will come, for the choice of an algorithm.
+void* const kSomewhere = reinterpret_cast<void*>((std::uintptr_t{1} << 20) + 16);
 
 }  // namespace
 
@@ -195,16 +195,19 @@ Product Product::make(const Shape& s) {
   check_lt(call.MatmulPreferenceSetAttribute(chosen.preference, kReductionSchemes,
                                              &kReductionComputeType, sizeof kReductionComputeType),
            "refuses an attribute");
+  for (const int attribute : {kAlignmentA, kAlignmentB, kAlignmentC, kAlignmentD}) {
+    check_lt(call.MatmulPreferenceSetAttribute(chosen.preference, attribute, &s.alignment,
+                                               sizeof s.alignment),
+             "refuses an attribute");
+  }
   Heuristic heuristic{};
   int found = 0;
   const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
                                                  chosen.preference, 1, &heuristic, &found);
-  if (status == kNotSupported || (status == kSuccess && found == 0)) {
-    check_state(s.epilogue != Epilogue::none, "cuda: cuBLASLt has no product for m ", s.m, ", n ",
-                s.n, ", k ", s.k);
-    return {};
-  }
+  // Whatever it answers to an epilogue that it does not offer, there is another way.
+  if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return {};
   check_lt(status, "cannot choose an algorithm");
+  check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
   p.algorithm_ = heuristic.algorithm;
   return p;
 }

@@ -47,7 +47,8 @@ struct Shape {
   Type result = Type::float32;  ///< of d and the bias
   Precision precision = Precision::tf32;
   Epilogue epilogue = Epilogue::none;
-  Index mask_ld = 0;  ///< bits from one row of the mask to the next
+  Index mask_ld = 0;             ///< bits from one row of the mask to the next
+  std::uint32_t alignment = 16;  ///< bytes, of all pointers and rows
 };
 
 /// Workspace that the products of one stream share.

@@ -38,7 +38,8 @@ inline constexpr std::uint32_t kEpilogueNone = 1, kEpilogueBias = 4, kEpilogueRe
                                kEpilogueReluMaskBias = 134, kEpilogueReluGradient = 136;
 
 // cublasLtMatmulPreferenceAttributes_t, cublasLtReductionScheme_t
-inline constexpr int kMaxWorkspace = 1, kReductionSchemes = 3;
+inline constexpr int kMaxWorkspace = 1, kReductionSchemes = 3, kAlignmentA = 5, kAlignmentB = 6,
+                     kAlignmentC = 7, kAlignmentD = 8;
 inline constexpr std::uint32_t kReductionComputeType = 2;
 
 /// Rows of a bit mask lie a multiple of this many bits apart.

@@ -57,14 +57,14 @@ __global__ void add_chunks_kernel(const float* sums, float* db, Index n, Index c
   db[j] = sum;
 }
 
-/// Sum of all threads' values, for thread 0.
+/// Sum of all threads' values, for thread 0 alone.
 __device__ double block_sum(double* shared, double value) {
   shared[threadIdx.x] = value;
   for (unsigned half = kThreads / 2; half > 0; half /= 2) {
     __syncthreads();
     if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
-  return shared[0];
+  return threadIdx.x == 0 ? shared[0] : 0.0;
 }
 
 __global__ void squares_kernel(const float* x, Index n, double* sums) {

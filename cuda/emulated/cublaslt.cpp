@@ -29,6 +29,7 @@ struct LayoutOpaque {
 };
 struct PreferenceOpaque {
   std::uint32_t schemes = 7;
+  std::uint32_t alignment = 256;
 };
 
 namespace {
@@ -207,6 +208,9 @@ Functions emulated_functions() {
       .MatmulPreferenceSetAttribute =
           [](Preference p, int attribute, const void* value, std::size_t bytes) {
             if (attribute == kReductionSchemes) return take(&p->schemes, value, bytes);
+            if (attribute >= kAlignmentA && attribute <= kAlignmentD) {
+              return take(&p->alignment, value, bytes);
+            }
             return attribute == kMaxWorkspace && bytes == 8 ? kSuccess : kInvalidValue;
           },
       .MatmulAlgoGetHeuristic =
@@ -221,6 +225,8 @@ Functions emulated_functions() {
             *found = 1;
             results[0] = {};
             results[0].status = kSuccess;
+            // The algorithm remembers what it was promised, and is held to it.
+            results[0].algorithm.data[0] = choice->alignment;
             return kSuccess;
           },
       .Matmul =
@@ -239,6 +245,11 @@ Functions emulated_functions() {
               return kInvalidValue;
             }
             if (has_mask(p->epilogue) && emulated::device_of(p->mask) < 0) return kInvalidValue;
+            for (const void* pointer : {a, b, static_cast<const void*>(d)}) {
+              if (reinterpret_cast<std::uintptr_t>(pointer) % algorithm->data[0] != 0) {
+                return kInvalidValue;
+              }
+            }
             emulated::enqueue(stream, [=, p = *p, la = *la, lb = *lb, ld = *ld] {
               multiply(p, a, la, b, lb, factor, d, ld);
             });

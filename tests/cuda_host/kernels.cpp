@@ -135,6 +135,7 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   input.share = 1.0 / static_cast<double>(used);
   input.update.learning_rate = 0.1f;
   input.update.momentum = 0.9f;
+  input.update.epsilon = 1.0f;
   const OnDevice<StepInput> table({input}, stream);
   const OnDevice<StepState> state({StepState{}}, stream);
   const Step step{state, table};
