@@ -8,7 +8,8 @@ set -euo pipefail
 folder=build/ci/cuda
 mkdir -p "$folder"
 population=(tests/cuda_host/population.cpp cuda/population_plan.cpp)
-kernels=(tests/cuda_host/kernels.cpp cpp/kernels/reference.cpp cpp/ops/loss.cpp cpp/parallel.cpp
+kernels=(tests/cuda_host/kernels.cpp cpp/kernels/reference.cpp cpp/ops/loss.cpp cpp/cpus.cpp
+  cpp/parallel.cpp
   -x c++ cuda/elementwise.cu cuda/batch.cu cuda/update.cu)
 
 compile() { # name, program, flags...

@@ -3,14 +3,16 @@
 # the installed package, and tested there as on a GPU.
 set -euo pipefail
 
-folder=build/ci/emulated
+# Where the stage gcc compiled the core: with the same settings, so that it is used again.
+folder=build/ci/gcc
+pip install --quiet pybind11
 version=$(python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
-cmake -S . -B "$folder" -DDLCORE_CUDA=EMULATE -DDLCORE_WERROR=ON -DSKBUILD=ON \
+cmake -S . -B "$folder" -DCMAKE_CXX_COMPILER=g++ -DDLCORE_CUDA=EMULATE -DDLCORE_WERROR=ON -DSKBUILD=ON \
   -DSKBUILD_PROJECT_VERSION="$version" -DPYTHON_EXECUTABLE="$(command -v python)" \
   -Dpybind11_DIR="$(python -m pybind11 --cmakedir)" >/dev/null
 cmake --build "$folder" --parallel "$(nproc)" --target _cuda
 
-site=$folder/site
+site=build/ci/emulated
 rm -rf "$site"
 mkdir -p "$site"
 cp -r "$(python -c 'import dlcore, os; print(os.path.dirname(dlcore.__file__))')" "$site/dlcore"

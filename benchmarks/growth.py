@@ -4,12 +4,13 @@ Beside every measured time stands its floor: the operations of the products at t
 measured in the same run, plus the bytes that must come from memory at the read bandwidth measured
 with it. Cost must grow as the floor does.
 
-    python benchmarks/growth.py --json benchmarks/results/growth.json --picture docs/growth.svg
+    python benchmarks/growth.py --json benchmarks/results/growth.json --picture docs/images/growth.svg
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -167,6 +168,13 @@ TITLES = {
     "fleet": ("networks 784-32-10", "one epoch of 5,952 examples, batch 64"),
 }
 
+EXPLANATION = """The floor is the arithmetic of the products at the
+multiply-add peak and the bytes that must come
+from memory at its bandwidth, both measured in
+the same run.
+
+Numbers at the last points: floor / measured."""
+
 
 def draw(path: Path, series: dict[str, list[dict[str, Any]]], cpu: str) -> None:
     """One panel an axis, measured times and floors, both axes in powers."""
@@ -185,6 +193,8 @@ def draw(path: Path, series: dict[str, list[dict[str, Any]]], cpu: str) -> None:
         )
         for axis in axes.flat[len(series) :]:
             axis.set_axis_off()
+        if len(axes.flat) > len(series):
+            axes.flat[-1].text(0, 0.95, EXPLANATION, va="top", transform=axes.flat[-1].transAxes)
         for axis, (name, measured) in zip(axes.flat, series.items(), strict=False):
             at = [point["at"] for point in measured]
             axis.plot(at, [1e3 * p["seconds"] for p in measured], "o-", ms=3, label="measured")
@@ -192,15 +202,25 @@ def draw(path: Path, series: dict[str, list[dict[str, Any]]], cpu: str) -> None:
                 axis.plot(
                     at, [1e3 * p["floor"] for p in measured], "--", color="0.4", label="floor"
                 )
+            last = measured[-1]
+            if "floor" in last:
+                share = f"{100 * last['floor'] / last['seconds']:.0f} %"
+                place = (at[-1], 1e3 * last["seconds"])
+                by = (-2, 8) if name == "threads" else (-9, -4)  # beside the line
+                axis.annotate(share, place, by, textcoords="offset points", ha="right")
             axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
             axis.set_xticks(at[:: -(-len(at) // 5)])
             plain = mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}")
             axis.xaxis.set_major_formatter(plain)
             axis.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-            axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5), numticks=6))
+            if name == "threads":  # too few times for powers
+                axis.set_ylim(0, None)
+            else:
+                axis.set_yscale("log")
+                subs = (1,) if measured[-1]["seconds"] > 100 * measured[0]["seconds"] else (1, 2, 5)
+                axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=subs, numticks=6))
+                axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
             axis.yaxis.set_major_formatter(plain)
-            axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
             label, title = TITLES[name]
             axis.set_xlabel(label)
             axis.set_title(title, fontsize=9)
@@ -226,7 +246,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bench", metavar="FILE", help="dlcore-bench, which measures the limits")
     parser.add_argument("--json", metavar="FILE", help="where the numbers are kept")
     parser.add_argument("--picture", metavar="FILE", help="SVG to draw")
+    parser.add_argument(
+        "--draw", metavar="FILE", help="measure nothing: draw the numbers of an earlier run"
+    )
     options = parser.parse_args(arguments)
+    if options.draw:
+        if not options.picture:
+            parser.error("--draw needs --picture")
+        kept = json.loads(Path(options.draw).read_text(encoding="utf-8"))
+        draw(Path(options.picture), kept["series"], kept["machine"]["cpu"])
+        return 0
     names = options.series.split(",")
     if unknown := [name for name in names if name not in TITLES]:
         parser.error(f"--series knows {', '.join(TITLES)}, not {', '.join(unknown)}")

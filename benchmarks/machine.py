@@ -100,6 +100,28 @@ def limits(bench: str | None, threads: Sequence[int]) -> dict[int, dict[str, flo
     return measured
 
 
+class Load:
+    """CPU seconds used up to now, by a process and by all, the host's own share included."""
+
+    def __init__(self, pid: int) -> None:
+        self.time = time.perf_counter()
+        tick = os.sysconf("SC_CLK_TCK")
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        user, nice, system, _, _, interrupt, soft, steal = map(int, fields)
+        self.all = (user + nice + system + interrupt + soft + steal) / tick
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        self.own = (int(after_name[11]) + int(after_name[12])) / tick
+
+    def since(self, before: Load) -> tuple[float, float]:
+        """CPUs that the process and that others used on average.
+
+        The system counts in ticks: what the rounding of two of them explains is nobody's.
+        """
+        seconds, own = self.time - before.time, self.own - before.own
+        others = self.all - before.all - own - 2 / os.sysconf("SC_CLK_TCK")
+        return own / seconds, max(0.0, others) / seconds
+
+
 def write(path: Path, result: dict[str, Any]) -> None:
     """Write beside and rename, so that a run that is killed leaves the last whole file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ timed. Rounds of all rivals follow one another (A B C, B C A, ...), the processe
 not are stopped, and every ratio is the median over rounds of two rates of the same round.
 
     python benchmarks/train.py --list
-    python benchmarks/train.py --set table --json benchmarks/results/train-table.json
+    python benchmarks/train.py --set table --json benchmarks/results/train.json --add
     python benchmarks/train.py --only '784-32-10/b32/.*t2' --rounds 7
 
 benchmarks/README.md says what is measured and how long it takes.
@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -45,22 +46,27 @@ class Rival:
     every_count: bool = False  # its threads are the process's: one for each count up to the case's
     tolerance: float = 3e-5  # largest relative difference of its losses; see below
     least_width: int = 0  # of the first hidden layer
+    most_width: int = 1 << 30
 
 
 # Losses after the short fit: libraries that do the same agree to 1e-7, here and there to some 1e-6
 # (the order of sums differs, and training amplifies it); a learning rate that is wrong by one
 # percent changes the loss by 5e-5 to 5e-3. bfloat16 has eight bits, and is for wide networks.
 RIVALS = {
-    "dlcore": Rival("dlcore_runner.py", "uint8", "dlcore"),
+    "dlcore": Rival("dlcore_runner.py", "float32 products", "dlcore"),
+    "dlcore-uint8": Rival("dlcore_runner.py", "uint8", "dlcore"),
     "dlcore-float32": Rival("dlcore_runner.py", "float32", "dlcore"),
     "dlcore-bf16": Rival("dlcore_runner.py", "bf16", "dlcore", tolerance=2e-2, least_width=512),
+    "dlcore-statistics": Rival("dlcore_runner.py", "statistics", "dlcore"),
     "torch-eager": Rival("torch_runner.py", "eager", "torch"),
     "torch-best": Rival("torch_runner.py", "best", "torch"),
     "jax": Rival("jax_runner.py", "", "jax", every_count=True),
     "tensorflow": Rival("tensorflow_runner.py", "", "tensorflow", every_count=True),
-    "sklearn": Rival("sklearn_runner.py", "", "sklearn"),
+    "sklearn": Rival("sklearn_runner.py", "", "sklearn", most_width=512),  # slower than all
     "numpy": Rival("numpy_runner.py", "", "sklearn"),
 }
+NOT_BY_DEFAULT = ("dlcore-uint8", "dlcore-float32", "dlcore-statistics", "numpy")
+NOT_IN_FLEETS = ("dlcore-bf16", "dlcore-statistics", "tensorflow", "sklearn")
 REQUIREMENTS = {
     "dlcore": [str(machine.REPOSITORY)],
     "torch": ["torch==2.13.0", "numpy"],
@@ -71,6 +77,14 @@ REQUIREMENTS = {
 # Largest relative error of an element-wise result: two orders above float32's resolution, as
 # libraries round exp differently, and far below any wrong formula.
 ELEMENT_TOLERANCE = 1e-5
+# A turn in which other processes (or the host) used more of a CPU than this is taken again.
+FOREIGN, REPEATS = 0.05, 2
+# A round before or after which the limits differ by more from the usual ones is taken again.
+TOLERATED = {"fma": 0.15, "streaming_copy": 0.3}
+# After so many rounds, who is so many times slower than the fastest stays out of the others.
+ROUNDS_OF_ALL, HOPELESS = 2, 1.5
+# From this width of the first layer on, no library with fewer threads has been the fastest peer.
+WIDE = 512
 
 NETWORKS = ([784, 32, 10], [784, 128, 10], [784, 512, 512, 10], [784, 2048, 2048, 2048, 10])
 TABLE = (
@@ -94,12 +108,8 @@ def flops_per_example(layers: Sequence[int]) -> int:
 
 
 def learning_rate(layers: Sequence[int], optimizer: str) -> float:
-    """Small enough that a rounding stays one in the check.
-
-    Adam's first steps move every weight by the rate, all of a unit's together: it shrinks as
-    networks get wider.
-    """
-    return 0.01 if optimizer == "sgd" else 1e-3 * 32 / layers[1]
+    """Small enough that a rounding stays one in the check: it shrinks as networks get wider."""
+    return 0.01 * min(1.0, 512 / layers[1]) if optimizer == "sgd" else 1e-3 * 32 / layers[1]
 
 
 def all_cases(threads: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -176,6 +186,22 @@ def size_case(case: dict[str, Any], options: argparse.Namespace, available: int)
     case["turn_seconds"] = options.seconds / 4
 
 
+def ways_of(file: str) -> dict[str, dict[str, tuple[str, dict[str, str]]]]:
+    """What each rival chose in an earlier run, and its versions: by case, by its name and threads."""
+    earlier = json.loads(Path(file).read_text())
+    return {
+        case["name"]: {
+            f"{rival['name']}/{rival['threads']}": (
+                rival["variant"],
+                earlier["versions"][rival["name"]],
+            )
+            for rival in case["rivals"]
+            if "variant" in rival
+        }
+        for case in earlier["cases"]
+    }
+
+
 # --- Data -----------------------------------------------------------------------------------------
 
 
@@ -239,6 +265,8 @@ class Process:
     child: subprocess.Popen[str]
     versions: dict[str, str] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
+    own: list[float] = field(default_factory=list)  # CPUs that it used during its turns
+    foreign: list[float] = field(default_factory=list)  # and that others used
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -286,6 +314,23 @@ class Process:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def take_turn(self) -> None:
+        """Time it once; again where other processes took part of the machine meanwhile."""
+        turns = []
+        for _ in range(1 + REPEATS):
+            before = machine.Load(self.child.pid)
+            answer = self.ask(do="time")
+            own, foreign = machine.Load(self.child.pid).since(before)
+            if "seconds" not in answer:
+                raise RuntimeError(f"{self.name}: {answer}")
+            turns.append((foreign, own, answer["work"] / answer["seconds"]))
+            if foreign <= FOREIGN:
+                break
+        foreign, own, rate = min(turns)
+        self.rates.append(rate)
+        self.foreign.append(foreign)
+        self.own.append(own)
+
     def stop(self) -> None:
         if self.child.poll() is None:
             os.kill(self.child.pid, signal.SIGCONT)
@@ -324,7 +369,12 @@ def check(
     process: Process, case: dict[str, Any], reference: list[float] | None
 ) -> tuple[str, list[float] | None]:
     """Prepare the case; why its times are not accepted, if they are not, and its losses."""
-    answer = process.ask(do="prepare", case=case)
+    label = f"{process.name}/{process.threads}"
+    way, versions = case.get("ways", {}).get(label, (None, {}))
+    if versions != process.versions:
+        way = None
+    shown = {key: value for key, value in case.items() if key != "ways"}
+    answer = process.ask(do="prepare", case={**shown, "way": way})
     if "variant" in answer:
         process.record |= {"variant": answer["variant"], "trials": answer["trials"]}
         answer = process.ask(do="check")
@@ -353,27 +403,66 @@ def measure(
     reference: list[float] | None = None
     accepted = []
     for process in processes:
-        process.rates, process.record = [], {"name": process.name, "threads": process.threads}
+        process.rates, process.own, process.foreign = [], [], []
+        process.record = {"name": process.name, "threads": process.threads}
         why, losses = check(process, case, reference)
         if why:
             process.record["refused"] = why
             continue
         accepted.append(process)
         reference = losses if reference is None else reference
-    limits = machine.limits(bench, [case["threads"]]).get(case["threads"], {})
-    for turn in range(rounds if accepted else 0):
-        for process in accepted[turn % len(accepted) :] + accepted[: turn % len(accepted)]:
-            answer = process.ask(do="time")
-            if "seconds" not in answer:
-                raise RuntimeError(f"{process.name}: {answer}")
-            process.rates.append(answer["work"] / answer["seconds"])
+    count = case["threads"]
+    limits = [machine.limits(bench, [count]).get(count, {})]
+    while limits[0] and len(LIMITS.setdefault(count, [])) < 5:
+        LIMITS[count].append(machine.limits(bench, [count])[count])
+    staying, spoiled = list(accepted), 0
+    while accepted and len(limits) <= rounds:
+        first = len(limits) % len(staying)
+        for process in staying[first:] + staying[:first]:
+            process.take_turn()
+        limits.append(machine.limits(bench, [count]).get(count, {}))
+        if other_machine(limits[-2:], count) and spoiled < rounds:
+            spoiled += 1
+            for process in staying:
+                process.rates.pop(), process.own.pop(), process.foreign.pop()
+            limits.pop(-2)
+        elif len(limits) == 1 + ROUNDS_OF_ALL:
+            least = max(statistics.median(process.rates) for process in staying) / HOPELESS
+            staying = [p for p in staying if statistics.median(p.rates) > least]
     result = dict(case)
-    result["limits"] = limits
-    for key in ("folder", "data"):
+    result["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    result["spoiled_rounds"] = spoiled
+    # The median over the rounds of each.
+    result["limits"] = limits = {
+        name: statistics.median(each[name] for each in limits) for name in limits[0]
+    }
+    for key in ("folder", "data", "ways"):
         result.pop(key, None)
     result["rivals"] = [summary(p, case, limits) for p in processes]
     result |= compare(accepted)
     return result
+
+
+# What dlcore-bench measured in this run, by number of threads.
+LIMITS: dict[int, list[dict[str, float]]] = {}
+
+
+def other_machine(limits: list[dict[str, float]], threads: int) -> bool:
+    """Whether the machine was not the usual one of this run, before a round or after.
+
+    A virtual machine changes: its CPUs may share a real core with others for seconds, and then do
+    half the work, or lie apart from each other, and then have twice the bandwidth but share data
+    slowly. No count of CPU time shows either.
+    """
+    seen = LIMITS.setdefault(threads, [])
+    seen += limits[-1:]
+    for name, tolerance in TOLERATED.items():
+        if not all(limits) or len(seen) < 3:
+            return False
+        usual = statistics.median(each[name] for each in seen)
+        if any(abs(each[name] / usual - 1) > tolerance for each in limits):
+            return True
+    return False
 
 
 def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
@@ -382,6 +471,8 @@ def summary(process: Process, case: dict[str, Any], limits: dict[str, float]) ->
         return record
     rate = statistics.median(process.rates)
     record["rates"] = [float(f"{r:.5g}") for r in process.rates]
+    record["cpus"] = [round(cpus, 2) for cpus in process.own]
+    record["foreign"] = [round(cpus, 3) for cpus in process.foreign]
     record["median"] = rate
     record["spread"] = (max(process.rates) - min(process.rates)) / rate
     if case["kind"] == "elementwise":
@@ -406,7 +497,7 @@ def compare(accepted: list[Process]) -> dict[str, Any]:
     ours = accepted[0]
     ratios: dict[str, float] = {}
     for other in accepted[1:]:
-        each = [a / b for a, b in zip(ours.rates, other.rates, strict=True)]
+        each = [a / b for a, b in zip(ours.rates, other.rates, strict=False)]
         ratios[f"{other.name}/{other.threads}"] = statistics.median(each)
     peers = {name: ratio for name, ratio in ratios.items() if not name.startswith("dlcore")}
     if not peers:
@@ -432,6 +523,11 @@ def show(result: dict[str, Any]) -> None:
             + (f"  dlcore is {ratio:5.2f}x" if ratio is not None else "")
             + (f"  [{record['variant']}]" if record["variant"] not in ("only", "out") else "")
             + (f"  {record['max_ulp']:.2f} ulp" if "max_ulp" in record else "")
+            + ("  (others were running)" if max(record["foreign"]) > FOREIGN else "")
+        )
+    if result["spoiled_rounds"]:
+        print(
+            f"  {result['spoiled_rounds']} rounds taken again, as the machine was slower than before"
         )
     if "best_peer" in result:
         print(
@@ -450,10 +546,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="names of the cases, and stop")
     parser.add_argument(
         "--peers",
-        default=",".join(name for name in RIVALS if name not in ("numpy",)),
+        default=",".join(name for name in RIVALS if name not in NOT_BY_DEFAULT),
         metavar="LIST",
-        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default all but numpy, which joins "
-        "where functions of arrays are compared",
+        help=f"who takes part, dlcore first: {', '.join(RIVALS)}; default without "
+        f"{', '.join(NOT_BY_DEFAULT)}; numpy joins where functions of arrays are compared",
     )
     cores = len(os.sched_getaffinity(0))
     parser.add_argument(
@@ -476,6 +572,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bench", metavar="FILE", help="dlcore-bench, for the machine's limits")
     parser.add_argument("--json", metavar="FILE", help="where results are kept")
+    parser.add_argument(
+        "--add", action="store_true", help="keep the cases that the file has and this run does not"
+    )
+    parser.add_argument(
+        "--ways",
+        metavar="FILE",
+        help="results of an earlier run on this machine: each rival of the same version takes the "
+        "way to work that was its fastest there instead of trying all again",
+    )
     options = parser.parse_args(arguments)
     options.peers = [name for name in options.peers.split(",") if name]
     unknown = [name for name in options.peers if name not in RIVALS]
@@ -497,18 +602,18 @@ def rivals_of(case: dict[str, Any], options: argparse.Namespace) -> Iterator[tup
     names = list(options.peers)
     if case["kind"] == "elementwise":
         # Data are arrays here: one kind of dlcore, and NumPy itself.
-        names = [
-            n for n in names if n not in ("dlcore-float32", "dlcore-bf16", "torch-eager", "sklearn")
-        ]
+        without = ("torch-eager", "sklearn")
+        names = [n for n in names if n not in without and not n.startswith("dlcore-")]
         if "sklearn" in options.peers and "numpy" not in names:
             names.append("numpy")
     elif case["kind"] == "fleet":
-        names = [n for n in names if n not in ("dlcore-bf16", "tensorflow", "sklearn")]
+        names = [n for n in names if n not in NOT_IN_FLEETS]
     for name in names:
-        if "layers" in case and case["layers"][1] < RIVALS[name].least_width:
+        least, most = RIVALS[name].least_width, RIVALS[name].most_width
+        if "layers" in case and not least <= case["layers"][1] <= most:
             continue
         counts = {case["threads"]}
-        if RIVALS[name].every_count:
+        if RIVALS[name].every_count and not ("layers" in case and case["layers"][1] >= WIDE):
             counts |= {count for count in options.threads if count < case["threads"]}
         for count in sorted(counts, reverse=True):
             yield name, count
@@ -531,6 +636,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # So that the processes, which may be stopped, do not outlive this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result["data"] = "Fashion-MNIST" if options.data else "made up, learnable, 784 bytes"
+    kept: list[dict[str, Any]] = []
+    if options.add and options.json and Path(options.json).exists():
+        earlier = json.loads(Path(options.json).read_text())
+        again = {case["name"] for case in cases}
+        kept = [case for case in earlier["cases"] if case["name"] not in again]
+        result["versions"] = earlier["versions"]
+    order = {case["name"]: i for i, case in enumerate(all_cases(options.threads))}
+    ways = ways_of(options.ways) if options.ways else {}
     running: dict[tuple[str, int], Process] = {}
     refused = 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -540,8 +653,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for case in cases:
                 size_case(case, options, available)
                 case |= {"folder": temporary, "data": temporary}
+                case["ways"] = ways.get(case["name"], {})
                 if case["kind"] != "elementwise":
-                    write_start(case, folder, steps=8)
+                    write_start(case, folder, steps=8 if case["layers"][1] <= WIDE else 3)
                 processes = []
                 for key in rivals_of(case, options):
                     if key not in running:
@@ -553,7 +667,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     processes.append(running[key])
                 measured = measure(case, processes, bench, options.rounds)
                 refused += sum("its " in r.get("refused", "") for r in measured["rivals"])
-                result["cases"].append(measured)
+                measured["revision"] = result["revision"]
+                kept.append(measured)
+                kept.sort(key=lambda case: order.get(case["name"], len(order)))
+                result["cases"] = kept
                 show(measured)
                 if options.json:
                     machine.write(Path(options.json), result)

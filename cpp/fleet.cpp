@@ -47,7 +47,7 @@ void train_member(Member& member, Shared& shared, FitResult* result) {
 
 }  // namespace
 
-std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
+std::vector<FitResult> train_fleet(std::vector<Member>& members, Call& call,
                                    const std::function<void(const FleetProgress&)>& on_progress) {
   std::vector<FitResult> results(members.size());
   std::vector<std::size_t> order(members.size());
@@ -79,6 +79,7 @@ std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
         shared.finished.push_back(i);
       }
       shared.changed.notify_one();
+      if (shared.running > 1 && call.give_thread_back()) break;
     }
     const std::lock_guard lock(shared.mutex);
     --shared.running;
@@ -87,14 +88,18 @@ std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
 
   // Threads of its own: the calling one must stay free to answer Ctrl-C and to report.
   std::vector<std::thread> workers;
-  shared.running = static_cast<int>(
-      std::min<std::size_t>(members.size(), static_cast<std::size_t>(std::max(threads, 1))));
+  shared.running = members.empty() ? 0 : call.threads();
   for (int i = shared.running; i > 0; --i) workers.emplace_back(work);
   Index finished = 0;
   std::unique_lock lock(shared.mutex);
   while (shared.running > 0 || !shared.finished.empty()) {
     shared.changed.wait_for(lock, kCallTime,
                             [&] { return shared.running == 0 || !shared.finished.empty(); });
+    // Others have ended, or gave their threads back in vain.
+    while (shared.running > 0 && shared.next.load() < order.size() && call.take_thread()) {
+      ++shared.running;
+      workers.emplace_back(work);
+    }
     finished += static_cast<Index>(shared.finished.size());
     const FleetProgress progress{finished, std::exchange(shared.finished, {}), results};
     lock.unlock();

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "network.h"
+#include "parallel.h"
 
 namespace dlcore {
 
@@ -48,9 +49,10 @@ void name_member(std::size_t i, F f) {
   }
 }
 
-/// Trains every member alone on one core, `threads` of them at a time, the longest first, and
-/// returns their results in the order given. A member gives the same bits as its own fit would.
-std::vector<FitResult> train_fleet(std::vector<Member>& members, int threads,
+/// Trains every member alone on one core, as many at a time as the call has threads, the longest
+/// first, and returns their results in the order given. A member gives the same bits as its own fit
+/// would.
+std::vector<FitResult> train_fleet(std::vector<Member>& members, Call& call,
                                    const std::function<void(const FleetProgress&)>& on_progress);
 
 }  // namespace dlcore

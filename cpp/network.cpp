@@ -71,7 +71,7 @@ class NetworkOf final : public Network {
                        plan.input_ld(), m, plan.input_rows())) {
         refuse_not_finite("predict", x, nullptr, x.rows);
       }
-      plan.forward(state_.parameters.data(), threads, m);
+      plan.forward(state_.parameters.data(), threads, {0, m});
       T* to = y + begin * rows * n;
       for (Index i = 0; i < m * rows; ++i) {
         std::copy_n(plan.output() + i * plan.output_ld(), n, to + i * n);
@@ -116,7 +116,8 @@ class NetworkOf final : public Network {
                        plan.input(), plan.input_ld(), m, plan.input_rows())) {
         refuse_not_finite("loss_and_gradients", data.x, nullptr, data.x.rows);
       }
-      plan.forward(state_.parameters.data(), threads, m, dropout, begin);
+      const T* parameters = state_.parameters.data();
+      plan.forward(parameters, threads, {0, m}, dropout, begin);
       const T* values = static_cast<const T*>(data.values);
       sums.add(ops::loss_forward_backward<T>(
           k, threads, loss, target, plan.output(), plan.output_ld(),
@@ -124,8 +125,8 @@ class NetworkOf final : public Network {
           values == nullptr ? nullptr : values + begin * width, target.features,
           data.weight == nullptr ? nullptr : data.weight + begin, total, plan.loss_scratch(),
           plan.output_gradient(), leading_dimension<T>(target.features), m));
-      plan.backward(state_.parameters.data(), threads, m, {gradients_.data(), begin > 0}, dropout,
-                    begin);
+      plan.backward_values(parameters, threads, {0, m}, dropout, begin);
+      plan.backward_parameters(threads, m, {gradients_.data(), begin > 0});
     }
     if (clip_norm > 0) {
       Buffer<double> pieces(ops::norm_pieces(gradients_.size()));

@@ -1,15 +1,14 @@
 #include "parallel.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <fstream>
 #include <mutex>
-#include <string>
 #include <thread>
+
+#include "cpus.h"
 
 namespace dlcore {
 namespace {
@@ -20,38 +19,11 @@ int number_in_environment(const char* name) {
   return text == nullptr ? 0 : static_cast<int>(std::clamp(std::atol(text), 0L, 4096L));
 }
 
-/// CPUs that the cgroup's quota pays for, rounded up; 0 without a quota.
-int cgroup_quota() {
-  std::string quota;
-  double period = 0;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  if (v2 >> quota >> period && quota != "max" && period > 0) {
-    return static_cast<int>(std::max(1.0, std::atof(quota.c_str()) / period + 0.999));
-  }
-  std::ifstream v1("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream v1_period("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  double value = 0;
-  if (v1 >> value && v1_period >> period && value > 0 && period > 0) {
-    return static_cast<int>(std::max(1.0, value / period + 0.999));
-  }
-  return 0;
-}
-
-int allowed_cpus() {
-  int cpus = 0;
-#ifdef __linux__
-  // Asked every time, because it may change; a quota does not, and takes reading a file.
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cpus = CPU_COUNT(&set);
-#endif
-  static const int all = static_cast<int>(std::thread::hardware_concurrency());
-  static const int quota = cgroup_quota();
-  if (cpus == 0) cpus = all;
-  if (quota > 0) cpus = std::min(cpus, quota);
-  return std::max(1, cpus);
-}
-
 std::atomic<int> thread_limit{0};
+
+/// Threads that the calls in progress account for: see Call.
+std::atomic<int> running{0};
+thread_local const Call* innermost = nullptr;
 
 void pause() {
 #if defined(__x86_64__)
@@ -61,43 +33,50 @@ void pause() {
 #endif
 }
 
-/// All that a worker must know to claim a task, in one word, so that a claim is one
-/// compare-and-swap and a worker that wakes late can only fail it: generation of the job, threads
-/// it may use, its tasks, and the next of them.
-struct Ticket {
+/// The tasks of one thread that nobody has claimed yet, in one word, so that a claim is one
+/// compare-and-swap and a thread that comes late can only fail it: generation of the job, end of
+/// the run of tasks, and the next of them.
+struct Claims {
   static constexpr int kIndexBits = 20;
   static constexpr std::uint64_t kIndexMask = (1u << kIndexBits) - 1;
 
-  static std::uint64_t make(std::uint64_t generation, int workers, Index tasks) {
-    return generation << (8 + 2 * kIndexBits) |
-           static_cast<std::uint64_t>(std::min(workers, 255)) << (2 * kIndexBits) |
-           static_cast<std::uint64_t>(tasks) << kIndexBits;
+  static std::uint64_t make(std::uint64_t generation, Part tasks) {
+    return generation << (2 * kIndexBits) | static_cast<std::uint64_t>(tasks.end) << kIndexBits |
+           static_cast<std::uint64_t>(tasks.begin);
   }
-  static int workers(std::uint64_t t) { return static_cast<int>(t >> (2 * kIndexBits) & 255); }
-  static Index tasks(std::uint64_t t) { return static_cast<Index>(t >> kIndexBits & kIndexMask); }
-  static Index next(std::uint64_t t) { return static_cast<Index>(t & kIndexMask); }
+  static std::uint64_t generation(std::uint64_t c) { return c >> (2 * kIndexBits); }
+  static Index end(std::uint64_t c) { return static_cast<Index>(c >> kIndexBits & kIndexMask); }
+  static Index next(std::uint64_t c) { return static_cast<Index>(c & kIndexMask); }
 };
 
-/// Workers that spin for a while after a job and then sleep.
+/// Workers that spin for a while after a job and then sleep. Every thread has a run of tasks of its
+/// own, the same at each job of the same size, so that what it wrote in one job is in its caches in
+/// the next; when it is done it takes over those that others have not come to.
 class Pool {
  public:
   /// Whether this thread runs a task now: parallel loops inside one are serial.
   static thread_local bool inside;
+  static constexpr int kMostThreads = 256;
 
   void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body) {
-    grow(std::min(threads - 1, 255));
+    threads = static_cast<int>(std::min<Index>(std::min(threads, kMostThreads), tasks));
+    grow(threads - 1);
     call_ = call;
     body_ = body;
     done_.store(0, std::memory_order_relaxed);
-    ticket_.store(Ticket::make(++generation_ & 0xffff, threads - 1, tasks),
-                  std::memory_order_seq_cst);
+    generation_ = (generation_ + 1) & kGenerations;
+    for (int i = 0; i < threads; ++i) {
+      claims_[i].word.store(Claims::make(generation_, part(i, threads, tasks, 1)),
+                            std::memory_order_relaxed);
+    }
+    const std::uint64_t job = generation_ * kMostThreads + static_cast<std::uint64_t>(threads - 1);
+    job_.store(job, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) {
       wake_.fetch_add(1, std::memory_order_release);
       wake_.notify_all();
     }
     inside = true;
-    while (claim_and_run()) {
-    }
+    help(job, 0);
     inside = false;
     for (int spin = 0; done_.load(std::memory_order_acquire) != tasks; ++spin) {
       // A worker that has a task but not a CPU needs ours.
@@ -112,39 +91,57 @@ class Pool {
  private:
   // About 20 to 50 us: a training step's serial parts are shorter, waking a sleeper is not.
   static constexpr int kSpins = 1500;
+  static constexpr std::uint64_t kGenerations = (1u << 24) - 1;
 
-  bool claim_and_run() {
-    std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  static int threads_of(std::uint64_t job) { return static_cast<int>(job % kMostThreads) + 1; }
+
+  /// Runs tasks of the job until none is left, those of `thread` first.
+  void help(std::uint64_t job, int thread) {
+    const int threads = threads_of(job);
+    for (int i = 0; i < threads; ++i) {
+      while (claim_and_run(job, (thread + i) % threads)) {
+      }
+    }
+  }
+
+  bool claim_and_run(std::uint64_t job, int thread) {
+    std::atomic<std::uint64_t>& word = claims_[thread].word;
+    std::uint64_t claims = word.load(std::memory_order_acquire);
     do {
-      if (Ticket::next(ticket) >= Ticket::tasks(ticket)) return false;
-    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel));
+      if (Claims::generation(claims) != job / kMostThreads) return false;
+      if (Claims::next(claims) >= Claims::end(claims)) return false;
+    } while (!word.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel));
     // The job cannot end before this task does, so call_ and body_ are of the claimed job.
-    call_(body_, Ticket::next(ticket));
+    call_(body_, Claims::next(claims));
     done_.fetch_add(1, std::memory_order_release);
     return true;
   }
 
-  bool has_work(int worker) const {
-    const std::uint64_t ticket = ticket_.load(std::memory_order_seq_cst);
-    return worker < Ticket::workers(ticket) && Ticket::next(ticket) < Ticket::tasks(ticket);
+  /// Whether there is a job that this worker has not seen and may help with.
+  bool has_job(int worker, std::uint64_t* seen) const {
+    const std::uint64_t job = job_.load(std::memory_order_seq_cst);
+    const bool fresh = job != *seen;
+    *seen = job;
+    return fresh && worker + 1 < threads_of(job);
   }
 
   void work(int worker) {
     inside = true;
-    for (;;) {
-      int spin = 0;
-      while (spin < kSpins && !has_work(worker)) {
-        ++spin;
+    std::uint64_t seen = 0;
+    for (int spin = 0;; ++spin) {
+      if (has_job(worker, &seen)) {
+        help(seen, worker + 1);
+        spin = 0;
+      } else if (spin < kSpins) {
         pause();
-      }
-      if (spin == kSpins) {
-        const std::uint32_t seen = wake_.load(std::memory_order_acquire);
+      } else {
+        const std::uint32_t before = wake_.load(std::memory_order_acquire);
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
-        if (!has_work(worker)) wake_.wait(seen, std::memory_order_acquire);
+        const bool missed = has_job(worker, &seen);
+        if (!missed) wake_.wait(before, std::memory_order_acquire);
         sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-        continue;
-      }
-      while (has_work(worker) && claim_and_run()) {
+        if (missed) help(seen, worker + 1);
+        spin = 0;
       }
     }
   }
@@ -156,7 +153,11 @@ class Pool {
     }
   }
 
-  alignas(64) std::atomic<std::uint64_t> ticket_{0};
+  struct alignas(64) Slot {
+    std::atomic<std::uint64_t> word{0};
+  };
+  Slot claims_[kMostThreads];
+  alignas(64) std::atomic<std::uint64_t> job_{0};  ///< generation and number of threads
   alignas(64) std::atomic<Index> done_{0};
   alignas(64) std::atomic<std::uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};
@@ -180,6 +181,8 @@ Pool& pool() {
     pthread_atfork(nullptr, nullptr, [] {
       pool_pointer.store(new Pool);
       Pool::inside = false;
+      // Of the calls in progress, the child has those of its only thread.
+      running.store(Call::counted_here());
     });
   });
   return *pool_pointer.load(std::memory_order_acquire);
@@ -204,11 +207,59 @@ int pool_threads() {
   return current == nullptr ? 0 : current->size();
 }
 
+Call::Call(int given, Index members) : outer_(innermost), obeyed_(given > 0) {
+  pool();  // knows what to do in a forked child
+  const int outer = counted_here();
+  const int others = running.load(std::memory_order_relaxed) - outer;
+  threads_ = obeyed_ ? given : default_threads();
+  if (members > 0) {
+    if (!obeyed_) threads_ = std::max(1, threads_ - others);
+    threads_ = static_cast<int>(std::min<Index>(threads_, members));
+  }
+  // One from the callback of another counts for no more than both need.
+  counted_ = std::max(outer, members > 0 || obeyed_ ? threads_ : 1);
+  added_ = counted_ - outer;
+  running.fetch_add(added_, std::memory_order_relaxed);
+  innermost = this;
+}
+
+Call::~Call() {
+  innermost = outer_;
+  running.fetch_sub(added_, std::memory_order_relaxed);
+}
+
+bool Call::take_thread() {
+  if (obeyed_ || running.load(std::memory_order_relaxed) >= default_threads()) return false;
+  ++threads_;
+  ++counted_;
+  ++added_;
+  running.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
+bool Call::give_thread_back() {
+  if (obeyed_ || threads_ == 1) return false;
+  if (running.load(std::memory_order_relaxed) <= default_threads()) return false;
+  --threads_;
+  --counted_;
+  --added_;
+  running.fetch_sub(1, std::memory_order_relaxed);
+  return true;
+}
+
+int Call::counted_here() { return innermost == nullptr ? 0 : innermost->counted_; }
+
+int Call::available(int threads) {
+  if (innermost != nullptr && innermost->obeyed_) return threads;
+  return threads - (running.load(std::memory_order_relaxed) - counted_here());
+}
+
 namespace detail {
 
 void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body) {
-  constexpr auto kMost = static_cast<Index>(Ticket::kIndexMask) - 1;
-  if (Pool::inside || tasks > kMost || !pool().try_lock()) {
+  constexpr auto kMost = static_cast<Index>(Claims::kIndexMask) - 1;
+  threads = Call::available(threads);
+  if (threads <= 1 || Pool::inside || tasks > kMost || !pool().try_lock()) {
     for (Index i = 0; i < tasks; ++i) call(body, i);
     return;
   }

@@ -7,8 +7,8 @@
 
 namespace dlcore {
 
-/// CPUs this process may use: DLCORE_NUM_THREADS, else OMP_NUM_THREADS, else the affinity mask
-/// limited by the cgroup's quota; the two variables never raise it above the allowed CPUs.
+/// Threads to use where none are asked for: DLCORE_NUM_THREADS, else OMP_NUM_THREADS, but never
+/// more than the allowed CPUs (cpus.h), which it is without the two.
 int default_threads();
 
 /// 1 for element-wise work on so few elements that it is not worth asking how many CPUs there are,
@@ -20,6 +20,38 @@ void set_threads(int threads);
 
 /// Threads the pool holds at present, the caller's own not counted.
 int pool_threads();
+
+/// A call that computes, from its start to its end, on the thread that made it.
+///
+/// A number of threads that is asked for is obeyed. Without one a call gets default_threads(), and
+/// its loops that many less one for each thread that other calls of the process run at that moment:
+/// several of them, in a pool of Python threads for example, together do not have more threads
+/// running than there are CPUs, as long as they are not more themselves.
+class Call {
+ public:
+  /// `given` is 0 for the default. The threads of a fleet, which has members, count as running all
+  /// the time: it starts with those that are free, and then takes more or gives back.
+  explicit Call(int given, Index members = 0);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  int threads() const { return threads_; }
+
+  /// Whether a fleet gets one thread more; from the calling thread or under a lock.
+  bool take_thread();
+  /// Whether a fleet has to give one back, because others have started; as above.
+  bool give_thread_back();
+
+  /// How many of `threads` a loop may use now on the calling thread; may be below 1.
+  static int available(int threads);
+  /// Threads that the calls in progress on the calling thread count for.
+  static int counted_here();
+
+ private:
+  const Call* outer_;
+  bool obeyed_;
+  int threads_, counted_, added_;
+};
 
 namespace detail {
 void run(int threads, Index tasks, void (*call)(const void*, Index), const void* body);

@@ -13,6 +13,14 @@ namespace dlcore {
 
 namespace {
 
+// Parameters of a network that is worked through in pieces: they and their panels fit beside a
+// piece in the second-level cache.
+constexpr Index kSmallNetwork = 1 << 18;
+// A piece has rows enough for a register tile, and lasts about a microsecond or longer.
+constexpr Index kPieceRows = 16;
+constexpr Index kMostPieces = 32;
+constexpr Index kPieceFlops = 1 << 18;
+
 /// Elements of one panel of weights rounded by row pairs.
 Index pair_stride(const DenseSlot& slot) { return (slot.in_features + 1) / 2 * kPanel<float>; }
 
@@ -45,6 +53,15 @@ Plan<T>::Plan(const Graph& graph, const Layout<T>& layout, const Kernels& kernel
     }
     steps_.push_back({index, index, node.activation, static_cast<T>(node.alpha)});
   }
+  std::vector<bool> written(graph.nodes.size());
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    const std::vector<int>& inputs = this->node(step->op).inputs;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const auto from = static_cast<std::size_t>(inputs[i]);
+      step->adds[i] = written[from];
+      written[from] = true;
+    }
+  }
   workspace_ = Buffer<T>(assign(nullptr));
   assign(workspace_.data());
 }
@@ -56,6 +73,14 @@ Index Plan<T>::bytes(const Graph& graph, const Layout<T>& layout, Index batch, K
   Plan plan(graph, layout, kReference, 1, kind, bf16);
   plan.batch_ = batch;
   return checked_product(plan.assign(nullptr), static_cast<Index>(sizeof(T)), "plan");
+}
+
+template <class T>
+Index Plan<T>::pieces(Index m) const {
+  // Products of rounded numbers round whole batches.
+  if (bf16_ != nullptr || layout_->size > kSmallNetwork) return 1;
+  const Index flops = checked_product(m, graph_->flops_per_example(), "plan");
+  return std::clamp<Index>(std::min(m / kPieceRows, flops / kPieceFlops), 1, kMostPieces);
 }
 
 template <class T>
@@ -78,6 +103,11 @@ Index Plan<T>::assign(T* base) {
   input.y = take(checked_product(batch_, input.rows, "plan"), input.ld);
   if (training && node(0).needs_gradient) input.dy = take(batch_ * input.rows, input.ld);
   Index most_dy = 0, most_dx = 0, most_sum = 0;
+  // A smaller batch may have larger pieces, of at most twice the rows that a piece needs.
+  const Index count = pieces(batch_);
+  const Index flops = std::max<Index>(graph_->flops_per_example(), 1);
+  const Index piece = std::min(batch_, std::max({(batch_ + count - 1) / count, 2 * kPieceRows,
+                                                 2 * kPieceFlops / flops + 1}));
   for (const Step& step : steps_) {
     Value& v = value(step.node);
     const Node& op = node(step.op);
@@ -98,18 +128,22 @@ Index Plan<T>::assign(T* base) {
     v.dy = take(rows, v.ld);
     if (op.op == OpKind::dense && node(op.inputs[0]).needs_gradient) {
       // A smaller last batch may be transposed where a whole one is not.
-      const Index transposed = std::min(rows, v.n * x.n / (v.n + x.n));
+      const Index transposed =
+          std::min(checked_product(piece, v.rows, "plan"), v.n * x.n / (v.n + x.n));
       most_dy = std::max(most_dy, checked_product(v.n, leading_dimension<T>(transposed), "plan"));
       most_dx = std::max(most_dx, checked_product(x.n, leading_dimension<T>(transposed), "plan"));
     }
     if (node(op.inputs[0]).needs_gradient && node(op.inputs[0]).uses > 1) {
-      most_sum = std::max(most_sum, checked_product(batch_ * x.rows, x.ld, "plan"));
+      most_sum = std::max(most_sum, checked_product(piece * x.rows, x.ld, "plan"));
     }
   }
   if (training) {
-    transposed_dy_ = take(most_dy, 1);
-    transposed_dx_ = take(most_dx, 1);
-    sum_ = take(most_sum, 1);
+    transposed_dy_size_ = padded<T>(most_dy);
+    transposed_dx_size_ = padded<T>(most_dx);
+    sum_size_ = padded<T>(most_sum);
+    transposed_dy_ = take(count, transposed_dy_size_);
+    transposed_dx_ = take(count, transposed_dx_size_);
+    sum_ = take(count, sum_size_);
     Index most_bias = 0;
     for (const DenseSlot& slot : layout_->slots) {
       most_bias = std::max(most_bias, slot.out_features);
@@ -139,153 +173,186 @@ Index Plan<T>::assign(T* base) {
 }
 
 template <class T>
-void Plan<T>::forward(const T* parameters, int threads, Index m,
+void Plan<T>::forward(const T* parameters, int threads, Part rows,
                       std::optional<ops::DropoutKey> dropout, Index first_row) {
-  for (const Step& step : steps_) forward_step(step, parameters, threads, m, dropout, first_row);
+  for (const Step& step : steps_) {
+    forward_step(step, parameters, threads, rows, dropout, first_row);
+  }
 }
 
 template <class T>
-void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, Index m,
+void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, Part rows,
                            const std::optional<ops::DropoutKey>& dropout, Index first_row) {
   const Node& op = node(step.op);
   const Value& x = value(op.inputs[0]);
   const Value& v = value(step.node);
-  const Index rows = m * v.rows, size = rows * v.ld;
+  const Index m = rows.end - rows.begin, count = m * v.rows, size = count * v.ld;
+  const T* from = x.at(x.y, rows);
+  T* to = v.at(v.y, rows);
   switch (op.op) {
     case OpKind::input: break;
     case OpKind::dense: forward_dense(step, parameters, threads, rows); break;
     case OpKind::activation:
-      ops::activation_forward(*k_, threads, step.activation, step.alpha, x.y, v.y, size);
+      ops::activation_forward(*k_, threads, step.activation, step.alpha, from, to, size);
       break;
     case OpKind::dropout:
       if (dropout.has_value()) {
-        ops::dropout(*k_, threads, op.p, *dropout, step.op, first_row * v.rows, x.y, v.y, v.ld,
-                     rows, v.n);
-      } else if (v.y != x.y) {
-        std::copy_n(x.y, size, v.y);
+        ops::dropout(*k_, threads, op.p, *dropout, step.op, (first_row + rows.begin) * v.rows, from,
+                     to, v.ld, count, v.n);
+      } else if (to != from) {
+        std::copy_n(from, size, to);
       }
       break;
     case OpKind::flatten:
-      if (v.y != x.y) ops::flatten_forward(x.y, x.ld, v.y, v.ld, m, x.rows, x.n);
+      if (to != from) ops::flatten_forward(from, x.ld, to, v.ld, m, x.rows, x.n);
       break;
-    case OpKind::add: ops::add_forward(*k_, threads, x.y, value(op.inputs[1]).y, v.y, size); break;
+    case OpKind::add: {
+      const Value& other = value(op.inputs[1]);
+      ops::add_forward(*k_, threads, from, other.at(other.y, rows), to, size);
+      break;
+    }
   }
 }
 
 template <class T>
-void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, Index rows) {
-  const auto index =
-      static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)]);
-  const DenseSlot& slot = layout_->slots[index];
+void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, Part rows) {
+  const DenseSlot& slot = slot_of(step);
   const Value& x = value(node(step.op).inputs[0]);
   const Value& v = value(step.node);
-  const Index n = slot.out_features, k = slot.in_features;
+  const Index n = slot.out_features, k = slot.in_features, count = (rows.end - rows.begin) * v.rows;
+  const T* from = x.at(x.y, rows);
+  T* to = v.at(v.y, rows);
+  T* argument = v.at(v.z, rows);
   const T* bias = slot.bias < 0 ? nullptr : parameters + slot.bias;
   if constexpr (std::is_same_v<T, float>) {
     if (bf16_ != nullptr) {
+      const auto index = static_cast<std::size_t>(&slot - layout_->slots.data());
       const Index pairs = (k + 1) / 2, ld = leading_dimension<float>(pairs);
       ops::round_weights(*bf16_, threads, {parameters + slot.weight, slot.panel_stride, k, n},
                          weight_rows_[index], weight_pairs_[index], pair_stride(slot));
-      ops::round_rows(*bf16_, threads, x.y, x.ld, rounded_, ld, rows, k);
+      ops::round_rows(*bf16_, threads, from, x.ld, rounded_, ld, count, k);
       ops::dense_forward<float>(*bf16_, threads, rounded_, ld,
                                 {weight_pairs_[index], pair_stride(slot), pairs, n}, bias,
-                                step.activation, step.alpha, v.z, v.y, v.ld, rows);
+                                step.activation, step.alpha, argument, to, v.ld, count);
       return;
     }
   }
-  ops::dense_forward<T>(*k_, threads, x.y, x.ld,
+  ops::dense_forward<T>(*k_, threads, from, x.ld,
                         {parameters + slot.weight, slot.panel_stride, k, n}, bias, step.activation,
-                        step.alpha, v.z, v.y, v.ld, rows);
+                        step.alpha, argument, to, v.ld, count);
 }
 
 template <class T>
-void Plan<T>::backward(const T* parameters, int threads, Index m, const Sink& sink,
-                       std::optional<ops::DropoutKey> dropout, Index first_row) {
-  for (Value& v : values_) v.written = false;
+void Plan<T>::backward_values(const T* parameters, int threads, Part rows,
+                              std::optional<ops::DropoutKey> dropout, Index first_row,
+                              Index piece) {
   for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
     if (node(step->node).needs_gradient) {
-      backward_step(*step, parameters, threads, m, sink, dropout, first_row);
+      backward_step(*step, parameters, threads, rows, dropout, first_row, piece);
     }
   }
 }
 
 template <class T>
-void Plan<T>::backward_step(const Step& step, const T* parameters, int threads, Index m,
-                            const Sink& sink, const std::optional<ops::DropoutKey>& dropout,
-                            Index first_row) {
+void Plan<T>::backward_step(const Step& step, const T* parameters, int threads, Part rows,
+                            const std::optional<ops::DropoutKey>& dropout, Index first_row,
+                            Index piece) {
   const Node& op = node(step.op);
-  Value& v = value(step.node);
-  const Index rows = m * v.rows, size = rows * v.ld;
-  if (op.op == OpKind::dense) return backward_dense(step, parameters, threads, m, sink);
-  for (const int from : op.inputs) {
+  if (op.op == OpKind::dense) return backward_dense(step, parameters, threads, rows, piece);
+  const Value& v = value(step.node);
+  const Index m = rows.end - rows.begin, count = m * v.rows, size = count * v.ld;
+  const T* dy = v.at(v.dy, rows);
+  for (std::size_t i = 0; i < op.inputs.size(); ++i) {
+    const int from = op.inputs[i];
     if (!node(from).needs_gradient) continue;
-    Value& x = value(from);
-    const bool add = x.written;
+    const Value& x = value(from);
+    const bool add = step.adds[i];
+    T* dx = x.at(x.dy, rows);
     // Ops without a sum of their own make their contribution apart and add it.
-    T* target = add ? sum_ : x.dy;
+    T* sum = sum_ + piece * sum_size_;
+    T* target = add ? sum : dx;
     switch (op.op) {
       case OpKind::activation:
-        ops::activation_backward(*k_, threads, step.activation, step.alpha, v.dy,
-                                 gradient_from_result(step.activation) ? v.y : x.y, target, size);
+        ops::activation_backward(
+            *k_, threads, step.activation, step.alpha, dy,
+            gradient_from_result(step.activation) ? v.at(v.y, rows) : x.at(x.y, rows), target,
+            size);
         break;
       case OpKind::dropout:
         if (dropout.has_value()) {
-          ops::dropout(*k_, threads, op.p, *dropout, step.op, first_row * v.rows, v.dy, target,
-                       v.ld, rows, v.n);
+          ops::dropout(*k_, threads, op.p, *dropout, step.op, (first_row + rows.begin) * v.rows, dy,
+                       target, v.ld, count, v.n);
         } else {
-          std::copy_n(v.dy, size, target);
+          std::copy_n(dy, size, target);
         }
         break;
-      case OpKind::flatten:
-        ops::flatten_backward(v.dy, v.ld, add, x.dy, x.ld, m, x.rows, x.n);
-        break;
-      case OpKind::add: ops::add_backward(*k_, threads, v.dy, add, x.dy, size); break;
+      case OpKind::flatten: ops::flatten_backward(dy, v.ld, add, dx, x.ld, m, x.rows, x.n); break;
+      case OpKind::add: ops::add_backward(*k_, threads, dy, add, dx, size); break;
       case OpKind::input:
       case OpKind::dense: break;
     }
     if (add && (op.op == OpKind::activation || op.op == OpKind::dropout)) {
       // Row by row: the scratch's padding is not zero.
-      for (Index i = 0; i < rows; ++i) k_->add(sum_ + i * x.ld, x.dy + i * x.ld, x.n);
+      for (Index r = 0; r < count; ++r) k_->add(sum + r * x.ld, dx + r * x.ld, x.n);
     }
-    x.written = true;
   }
 }
 
 template <class T>
-void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads, Index m,
-                             const Sink& sink) {
-  const Node& op = node(step.op);
-  Value& v = value(step.node);
-  const Value& x = value(op.inputs[0]);
-  const auto index =
-      static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)]);
-  const DenseSlot& slot = layout_->slots[index];
-  const Index rows = m * v.rows, n = slot.out_features, k = slot.in_features;
+void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads, Part rows,
+                             Index piece) {
+  const Value& v = value(step.node);
+  const Value& x = value(node(step.op).inputs[0]);
+  const DenseSlot& slot = slot_of(step);
+  const Index count = (rows.end - rows.begin) * v.rows, n = slot.out_features, k = slot.in_features;
+  T* dy = v.at(v.dy, rows);
   if (step.activation != Activation::identity) {
     const T* saved = gradient_from_result(step.activation) ? v.y : v.z;
-    ops::activation_backward(*k_, threads, step.activation, step.alpha, v.dy, saved, v.dy,
-                             rows * v.ld);
+    ops::activation_backward(*k_, threads, step.activation, step.alpha, dy, v.at(saved, rows), dy,
+                             count * v.ld);
   }
-  if (slot.bias >= 0) bias_gradient(threads, v, rows, slot, sink);
-  // The input gradient first: an update in place would change the weights it reads.
-  const bool needs_dx = node(op.inputs[0]).needs_gradient;
+  if (!node(node(step.op).inputs[0]).needs_gradient) return;
+  const ops::TransposedBatch<T> scratch{transposed_dy_ + piece * transposed_dy_size_,
+                                        transposed_dx_ + piece * transposed_dx_size_,
+                                        leading_dimension<T>(count)};
+  T* dx = x.at(x.dy, rows);
   if constexpr (std::is_same_v<T, float>) {
     if (bf16_ != nullptr) {
-      if (needs_dx) {
-        const Index pairs = (n + 1) / 2, ld = leading_dimension<float>(pairs);
-        ops::round_rows(*bf16_, threads, v.dy, v.ld, rounded_, ld, rows, n);
-        input_gradient(*bf16_, threads, rounded_, ld, rows, op.inputs[0],
-                       {weight_rows_[index], slot.panel_stride / 2, k, pairs});
-      }
-      ops::round_row_pairs(*bf16_, threads, x.y, x.ld, x_pairs_, x.ld, rows, k);
-      ops::round_row_pairs(*bf16_, threads, v.dy, v.ld, dy_pairs_, v.ld, rows, n);
-      weight_gradient(*bf16_, threads, x_pairs_, x.ld, dy_pairs_, v.ld, (rows + 1) / 2, slot, sink);
+      const auto index = static_cast<std::size_t>(&slot - layout_->slots.data());
+      const Index pairs = (n + 1) / 2, ld = leading_dimension<float>(pairs);
+      ops::round_rows(*bf16_, threads, dy, v.ld, rounded_, ld, count, n);
+      ops::dense_input_gradient<float>(*k_, *bf16_, threads, rounded_, ld,
+                                       {weight_rows_[index], slot.panel_stride / 2, k, pairs},
+                                       scratch, step.adds[0], dx, x.ld, count);
       return;
     }
   }
-  if (needs_dx) {
-    input_gradient(*k_, threads, v.dy, v.ld, rows, op.inputs[0],
-                   {parameters + slot.weight, slot.panel_stride, k, n});
+  ops::dense_input_gradient<T>(*k_, *k_, threads, dy, v.ld,
+                               {parameters + slot.weight, slot.panel_stride, k, n}, scratch,
+                               step.adds[0], dx, x.ld, count);
+}
+
+template <class T>
+void Plan<T>::backward_parameters(int threads, Index m, const Sink& sink) {
+  for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
+    if (node(step->op).op == OpKind::dense) parameter_gradients(*step, threads, m, sink);
+  }
+}
+
+template <class T>
+void Plan<T>::parameter_gradients(const Step& step, int threads, Index m, const Sink& sink) {
+  const Value& v = value(step.node);
+  const Value& x = value(node(step.op).inputs[0]);
+  const DenseSlot& slot = slot_of(step);
+  const Index rows = m * v.rows;
+  if (slot.bias >= 0) bias_gradient(threads, v, rows, slot, sink);
+  if constexpr (std::is_same_v<T, float>) {
+    if (bf16_ != nullptr) {
+      ops::round_row_pairs(*bf16_, threads, x.y, x.ld, x_pairs_, x.ld, rows, slot.in_features);
+      ops::round_row_pairs(*bf16_, threads, v.dy, v.ld, dy_pairs_, v.ld, rows, slot.out_features);
+      weight_gradient(*bf16_, threads, x_pairs_, x.ld, dy_pairs_, v.ld, (rows + 1) / 2, slot, sink);
+      return;
+    }
   }
   weight_gradient(*k_, threads, x.y, x.ld, v.dy, v.ld, rows, slot, sink);
 }
@@ -302,17 +369,6 @@ void Plan<T>::bias_gradient(int threads, const Value& v, Index rows, const Dense
   } else if (sink.add) {
     k_->add(bias_, sink.gradients + slot.bias, slot.out_features);
   }
-}
-
-template <class T>
-template <class K>
-void Plan<T>::input_gradient(const K& products, int threads, const T* dy, Index ldy, Index rows,
-                             int input, const ops::DenseWeights<const T>& w) {
-  Value& x = value(input);
-  ops::dense_input_gradient<T>(*k_, products, threads, dy, ldy, w,
-                               {transposed_dy_, transposed_dx_, leading_dimension<T>(rows)},
-                               x.written, x.dy, x.ld, rows);
-  x.written = true;
 }
 
 template <class T>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "ops/dropout.h"
 #include "ops/loss.h"
 #include "ops/optimizer.h"
+#include "parallel.h"
 #include "parameters.h"
 
 namespace dlcore {
@@ -32,18 +34,27 @@ class Plan {
   const Kernels& kernels() const { return *kernels_; }
 
   /// Where the rows of a batch are to be written before forward.
-  T* input() { return values_.front().y; }
+  T* input(Index row = 0) { return values_.front().at(values_.front().y, {row, row}); }
   Index input_ld() const { return values_.front().ld; }
   Index input_rows() const { return values_.front().rows; }
-  const T* output() const { return values_.back().y; }
+  const T* output(Index row = 0) const { return values_.back().at(values_.back().y, {row, row}); }
   Index output_ld() const { return values_.back().ld; }
   /// Derivative of the loss by the output, to be written before backward.
-  T* output_gradient() { return values_.back().dy; }
-  ops::LossScratch<T> loss_scratch() { return loss_; }
+  T* output_gradient(Index row = 0) { return values_.back().at(values_.back().dy, {row, row}); }
+  ops::LossScratch<T> loss_scratch(Index row = 0) const {
+    const Index at = row * values_.back().rows;
+    return {loss_.value + at, loss_.correct + at, loss_.row_weight + at};
+  }
 
-  /// Values of all nodes for m examples. Dropout drops where `dropout` is given, else it passes;
-  /// first_row is the number of the first example within the batch (for a batch in pieces).
-  void forward(const T* parameters, int threads, Index m,
+  /// Pieces that a batch of m examples is best worked through in, each on one thread: everything
+  /// but the gradients of parameters is done row by row, and what a piece of a small network
+  /// touches stays in the caches of its core. 1 where the products had better be cut themselves.
+  Index pieces(Index m) const;
+
+  /// Values of all nodes for these rows of the plan's batch. Dropout drops where `dropout` is
+  /// given, else it passes; first_row is the number of row 0 within a batch that is larger than
+  /// the plan's.
+  void forward(const T* parameters, int threads, Part rows,
                std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0);
 
   /// What a dense node's fused activation gave for m examples.
@@ -68,9 +79,15 @@ class Plan {
     static T* state(T* base, Index offset) { return base == nullptr ? base : base + offset; }
   };
 
-  /// Gradients of all parameters from output_gradient(), after forward with the same arguments.
-  void backward(const T* parameters, int threads, Index m, const Sink& sink,
-                std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0);
+  /// Derivatives by all values of these rows from output_gradient(), after forward with the same
+  /// arguments. Rows may be worked on by several threads at a time; `piece` is the number of those
+  /// at work here.
+  void backward_values(const T* parameters, int threads, Part rows,
+                       std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0,
+                       Index piece = 0);
+
+  /// Gradients of all parameters from the values of m rows and the derivatives by them.
+  void backward_parameters(int threads, Index m, const Sink& sink);
 
  private:
   /// Buffers of a node: rows of ld elements. Nodes may share them (see the constructor).
@@ -81,33 +98,41 @@ class Plan {
     Index ld = 0;
     Index rows = 1;  ///< of one example
     Index n = 0;
-    bool kept = false;     ///< y is what its activation's derivative is worked out from
-    bool written = false;  ///< backward: dy holds a first contribution
+    bool kept = false;  ///< y is what its activation's derivative is worked out from
+
+    /// Where the first of these rows lies in one of the buffers; null stays null.
+    template <class P>
+    P* at(P* buffer, Part part) const {
+      return buffer == nullptr ? buffer : buffer + part.begin * rows * ld;
+    }
   };
   struct Step {
     int node = 0;  ///< whose value it makes
     int op = 0;    ///< node that says what to do: itself, or the fused dense one
     Activation activation = Activation::identity;
     T alpha = 0;
+    /// Backward, by input: whether another step has already written a contribution.
+    std::array<bool, 2> adds = {false, false};
   };
 
-  void forward_step(const Step& step, const T* parameters, int threads, Index m,
+  void forward_step(const Step& step, const T* parameters, int threads, Part rows,
                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
-  void backward_step(const Step& step, const T* parameters, int threads, Index m, const Sink& sink,
-                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
-  void forward_dense(const Step& step, const T* parameters, int threads, Index rows);
-  void backward_dense(const Step& step, const T* parameters, int threads, Index m,
-                      const Sink& sink);
+  void backward_step(const Step& step, const T* parameters, int threads, Part rows,
+                     const std::optional<ops::DropoutKey>& dropout, Index first_row, Index piece);
+  void forward_dense(const Step& step, const T* parameters, int threads, Part rows);
+  void backward_dense(const Step& step, const T* parameters, int threads, Part rows, Index piece);
+  void parameter_gradients(const Step& step, int threads, Index m, const Sink& sink);
   void bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,
                      const Sink& sink);
-  template <class K>
-  void input_gradient(const K& products, int threads, const T* dy, Index ldy, Index rows, int input,
-                      const ops::DenseWeights<const T>& w);
   template <class K>
   void weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
                        Index ldy, Index rows, const DenseSlot& slot, const Sink& sink);
   Value& value(int node) { return values_[static_cast<std::size_t>(node)]; }
   const Node& node(int index) const { return graph_->nodes[static_cast<std::size_t>(index)]; }
+  const DenseSlot& slot_of(const Step& step) const {
+    return layout_
+        ->slots[static_cast<std::size_t>(layout_->slot_of_node[static_cast<std::size_t>(step.op)])];
+  }
   /// Lays all buffers out from `base`; with a null base only their total size counts.
   Index assign(T* base);
 
@@ -121,9 +146,12 @@ class Plan {
   std::vector<Step> steps_;
   std::vector<Value> values_;
   ops::LossScratch<T> loss_{};
-  T* transposed_dy_ = nullptr;  ///< of input gradients that transpose the batch
+  // Scratch of each piece: of input gradients that transpose the batch, and of second contributions
+  // to a gradient.
+  T* transposed_dy_ = nullptr;
   T* transposed_dx_ = nullptr;
-  T* sum_ = nullptr;   ///< second contributions to a gradient
+  T* sum_ = nullptr;
+  Index transposed_dy_size_ = 0, transposed_dx_size_ = 0, sum_size_ = 0;
   T* bias_ = nullptr;  ///< gradient of one bias
   // bf16: one layer's factors, rounded by rows or by row pairs, and all layers' weights.
   T* rounded_ = nullptr;

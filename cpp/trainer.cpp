@@ -1,6 +1,7 @@
 #include "trainer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -66,7 +67,7 @@ ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset
                      plan.input(), plan.input_ld(), m, plan.input_rows())) {
       refuse_not_finite(operation, data.x, nullptr, data.x.rows);
     }
-    plan.forward(parameters, threads, m);
+    plan.forward(parameters, threads, {0, m});
     const T* values = static_cast<const T*>(data.values);
     sums.add(ops::loss_forward_backward<T>(
         kernels, threads, loss, target, plan.output(), plan.output_ld(),
@@ -109,6 +110,7 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
     targets_ = Buffer<T>(batch_ * target_.rows * target_.features);
   }
   if (data.weight != nullptr) weights_.resize(static_cast<std::size_t>(batch_));
+  loss_sums_.resize(static_cast<std::size_t>(plan_.pieces(batch_)));
 }
 
 template <class T>
@@ -130,41 +132,61 @@ void Trainer<T>::refuse_data() {
 }
 
 template <class T>
+bool Trainer<T>::forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+                                  const ops::DropoutKey& dropout, ops::LossSums* sums) {
+  const auto& k = kernels_.of<T>();
+  const int threads = options_.threads;
+  const Index begin = piece.begin, m = piece.end - piece.begin;
+  const bool finite = ops::gather(k, threads, data_.x, rows + begin, known - begin, 0,
+                                  static_cast<T>(data_.input_scale), plan_.input(begin),
+                                  plan_.input_ld(), m, plan_.input_rows());
+  const Index width = target_.rows * target_.features;
+  Index* labels = data_.labels == nullptr ? nullptr : labels_.data() + begin * target_.rows;
+  T* targets = data_.values == nullptr ? nullptr : targets_.data() + begin * width;
+  double* weights = data_.weight == nullptr ? nullptr : weights_.data() + begin;
+  for (Index i = 0; i < m; ++i) {
+    const Index row = rows[begin + i];
+    if (labels != nullptr) {
+      std::copy_n(data_.labels + row * target_.rows, target_.rows, labels + i * target_.rows);
+    }
+    if (targets != nullptr) {
+      std::copy_n(static_cast<const T*>(data_.values) + row * width, width, targets + i * width);
+    }
+    if (weights != nullptr) weights[i] = data_.weight[row];
+  }
+  plan_.forward(state_.parameters.data(), threads, piece, dropout);
+  *sums = ops::loss_forward_backward<T>(
+      k, threads, options_.loss, target_, plan_.output(begin), plan_.output_ld(), labels, targets,
+      target_.features, weights, weight, plan_.loss_scratch(begin), plan_.output_gradient(begin),
+      leading_dimension<T>(target_.features), m);
+  return finite;
+}
+
+template <class T>
 bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums) {
   const auto& k = kernels_.of<T>();
   const int threads = options_.threads;
   const Index begin = step_in_epoch * batch_, m = std::min(batch_, examples_ - begin);
   const Index* rows = order_.data() + begin;
-  if (!ops::gather(k, threads, data_.x, rows, examples_ - begin, 0,
-                   static_cast<T>(data_.input_scale), plan_.input(), plan_.input_ld(), m,
-                   plan_.input_rows())) {
-    refuse_data();
-  }
-  const Index width = target_.rows * target_.features;
   double weight = static_cast<double>(m);
-  if (data_.weight != nullptr) weight = 0;
-  for (Index i = 0; i < m; ++i) {
-    if (data_.labels != nullptr) {
-      std::copy_n(data_.labels + rows[i] * target_.rows, target_.rows,
-                  labels_.data() + i * target_.rows);
-    }
-    if (data_.values != nullptr) {
-      std::copy_n(static_cast<const T*>(data_.values) + rows[i] * width, width,
-                  targets_.data() + i * width);
-    }
-    if (data_.weight != nullptr) {
-      weights_[static_cast<std::size_t>(i)] = data_.weight[rows[i]];
-      weight += data_.weight[rows[i]];
-    }
+  if (data_.weight != nullptr) {
+    weight = 0;
+    for (Index i = 0; i < m; ++i) weight += data_.weight[rows[i]];
   }
-  const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
   T* parameters = state_.parameters.data();
-  plan_.forward(parameters, threads, m, dropout);
-  const ops::LossSums batch = ops::loss_forward_backward<T>(
-      k, threads, options_.loss, target_, plan_.output(), plan_.output_ld(), labels_.data(),
-      targets_.data(), target_.features, data_.weight == nullptr ? nullptr : weights_.data(),
-      weight, plan_.loss_scratch(), plan_.output_gradient(), leading_dimension<T>(target_.features),
-      m);
+  const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
+  const Index pieces = plan_.pieces(m);
+  std::atomic<bool> finite{true};
+  // Inside a piece the loops are serial; a batch of one piece leaves the threads to them.
+  parallel_for(threads, pieces, [&](Index i) {
+    const Part piece = part(i, pieces, m, 1);
+    ops::LossSums& loss = loss_sums_[static_cast<std::size_t>(i)];
+    if (!forward_and_loss(rows, examples_ - begin, piece, weight, dropout, &loss)) finite = false;
+    plan_.backward_values(parameters, threads, piece, dropout, 0, i);
+  });
+  if (!finite) refuse_data();
+  ops::LossSums batch;
+  for (Index i = 0; i < pieces; ++i) batch.add(loss_sums_[static_cast<std::size_t>(i)]);
   if (!std::isfinite(batch.loss)) return false;
   // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
   // before can still take back its last update.
@@ -180,10 +202,9 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
-    plan_.backward(parameters, threads, m, {nullptr, false, &update, parameters, moment1, moment2},
-                   dropout);
+    plan_.backward_parameters(threads, m, {nullptr, false, &update, parameters, moment1, moment2});
   } else {
-    plan_.backward(parameters, threads, m, {gradients_.data()}, dropout);
+    plan_.backward_parameters(threads, m, {gradients_.data()});
     double factor = 1;
     if (!fused_) {
       factor = ops::clip_factor(
@@ -228,6 +249,58 @@ void Trainer<T>::report_progress(Index epoch, Index steps_done) {
 }
 
 template <class T>
+void Trainer<T>::offer_checkpoint(Index epoch) {
+  const double begin = now();
+  if (!options_.on_checkpoint || begin < next_checkpoint_) return;
+  const auto numbers = [](const Buffer<T>& buffer) {
+    return Numbers{buffer.data(), buffer.size()};
+  };
+  Checkpoint c;
+  c.epoch = epoch;
+  c.step = epoch_start_.step;
+  c.optimizer_step = epoch_start_.optimizer_step;
+  c.parameters = numbers(epoch_start_.parameters);
+  c.moment1 = numbers(epoch_start_.moment1);
+  c.moment2 = numbers(epoch_start_.moment2);
+  c.best_parameters = numbers(best_.parameters);
+  c.best = best_loss_;
+  c.waited = waited_;
+  c.best_epoch = result_.best_epoch;
+  c.epochs = result_.epochs;
+  options_.on_checkpoint(c);
+  if (options_.checkpoint_seconds == 0) return;
+  // Where writing takes long it is done less often, so that it takes a twentieth of the time.
+  next_checkpoint_ = now() + std::max(options_.checkpoint_seconds, 19 * (now() - begin));
+}
+
+template <class T>
+Index Trainer<T>::resume() {
+  const Checkpoint& c = *options_.resume;
+  const auto take = [](const Numbers& from, Buffer<T>* to, const char* what) {
+    check(from.size == to->size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
+          to->size());
+    if (from.size > 0) std::copy_n(static_cast<const T*>(from.data), from.size, to->data());
+  };
+  check(c.epoch >= 0 && c.epoch < options_.epochs && c.step >= 0 && c.optimizer_step >= 0 &&
+            c.waited >= 0 && c.best_epoch < c.epoch &&
+            static_cast<Index>(c.epochs.size()) == c.epoch,
+        "fit: the checkpoint is at epoch ", c.epoch, " of ", options_.epochs, " with ",
+        c.epochs.size(), " records");
+  if (c.best_parameters.size > 0) best_.parameters = Buffer<T>(layout_.size);
+  take(c.parameters, &state_.parameters, "parameters");
+  take(c.moment1, &state_.moment1, "first moments");
+  take(c.moment2, &state_.moment2, "second moments");
+  take(c.best_parameters, &best_.parameters, "parameters of the best epoch");
+  state_.step = c.step;
+  state_.optimizer_step = c.optimizer_step;
+  best_loss_ = c.best;
+  waited_ = c.waited;
+  result_.best_epoch = c.best_epoch;
+  result_.epochs = c.epochs;
+  return c.epoch;
+}
+
+template <class T>
 std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
   const std::string where =
       sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
@@ -263,6 +336,8 @@ typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* rec
   bool finite = true;
   for (; finite && done < steps_per_epoch_; done += finite ? 1 : 0) {
     finite = run_step(epoch, done, &sums);
+    // The snapshot that diverging needs is taken now: nothing before it is needed any more.
+    if (finite && done == 0) offer_checkpoint(epoch);
     report_progress(epoch, done + 1);
   }
   *steps_done = done;
@@ -294,18 +369,17 @@ ops::LossSums Trainer<T>::validate(Index epoch) {
 
 template <class T>
 FitResult Trainer<T>::run() {
-  FitResult result;
   last_call_ = now();
-  double best = std::numeric_limits<double>::infinity();
-  Index waited = 0;
+  next_checkpoint_ = last_call_ + options_.checkpoint_seconds;
   const auto& early = options_.early_stopping;
-  for (Index epoch = 0; epoch < options_.epochs && result.stop == Stop::completed; ++epoch) {
+  Index epoch = options_.resume.has_value() ? resume() : 0;
+  for (; epoch < options_.epochs && result_.stop == Stop::completed; ++epoch) {
     EpochRecord record;
     Index done = 0;
     if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
-      result.stop = Stop::diverged;
-      result.message = diverged(epoch, done);
-      result.epochs.push_back(record);
+      result_.stop = Stop::diverged;
+      result_.message = diverged(epoch, done);
+      result_.epochs.push_back(record);
       break;
     }
     double watched = record.loss;
@@ -314,29 +388,29 @@ FitResult Trainer<T>::run() {
       record.val_loss = watched = sums.mean_loss();
       if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
     }
-    result.epochs.push_back(record);
+    result_.epochs.push_back(record);
     if (early.has_value()) {
       // min_delta decides about patience; the best weights are the best of all.
-      waited = watched < best - early->min_delta ? 0 : waited + 1;
-      if (watched < best) {
-        best = watched;
-        result.best_epoch = epoch;
+      waited_ = watched < best_loss_ - early->min_delta ? 0 : waited_ + 1;
+      if (watched < best_loss_) {
+        best_loss_ = watched;
+        result_.best_epoch = epoch;
         if (early->restore_best) copy(state_.parameters, &best_.parameters);
       }
-      if (waited >= early->patience) {
-        result.stop = Stop::early_stopping;
-        result.message = sentence("fit: no improvement in ", early->patience, " epochs");
+      if (waited_ >= early->patience) {
+        result_.stop = Stop::early_stopping;
+        result_.message = sentence("fit: no improvement in ", early->patience, " epochs");
       }
     }
-    if (options_.on_epoch && !options_.on_epoch(record) && result.stop == Stop::completed) {
-      result.stop = Stop::callback;
-      result.message = "fit: stopped by on_epoch";
+    if (options_.on_epoch && !options_.on_epoch(record) && result_.stop == Stop::completed) {
+      result_.stop = Stop::callback;
+      result_.message = "fit: stopped by on_epoch";
     }
   }
   if (early.has_value() && early->restore_best && best_.parameters.size() > 0) {
     state_.parameters.copy_from(best_.parameters);
   }
-  return result;
+  return result_;
 }
 
 #define DLCORE_INSTANTIATE(T)                                                                   \

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "network.h"
@@ -32,12 +33,20 @@ class Trainer {
   enum class Outcome { finished, diverged };
 
   Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
+  /// Gathers a piece of the batch whose rows these are, passes it forward and works out its loss
+  /// and the derivative by its outputs; `known` rows say what comes next. False where data is not
+  /// finite.
+  bool forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+                        const ops::DropoutKey& dropout, ops::LossSums* sums);
   /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
   /// and then nothing was changed.
   bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
   /// Takes the state back to the snapshot and does the first `steps` steps of the epoch again.
   void replay(Index epoch, Index steps);
   void report_progress(Index epoch, Index steps_done);
+  void offer_checkpoint(Index epoch);
+  /// Takes the state from options.resume; returns the epoch to go on with.
+  Index resume();
   std::string diverged(Index epoch, Index steps_done);
   bool parameters_finite() const;
   void shuffle();
@@ -65,8 +74,12 @@ class Trainer {
   std::vector<Index> labels_;  ///< of one batch, gathered
   Buffer<T> targets_;
   std::vector<double> weights_;
+  std::vector<ops::LossSums> loss_sums_;  ///< by piece
   double learning_rate_ = 0;
-  double last_call_ = 0;
+  double last_call_ = 0, next_checkpoint_ = 0;
+  FitResult result_;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  Index waited_ = 0;  ///< epochs since the loss was better by min_delta
 };
 
 /// Loss of all examples of a dataset in pieces of the plan's batch.

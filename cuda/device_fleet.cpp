@@ -28,7 +28,7 @@ std::string engine_asked_for() {
 }  // namespace
 
 std::vector<FitResult> train_device_fleet(
-    std::vector<Member>& members, int,
+    std::vector<Member>& members, Call&,
     const std::function<void(const FleetProgress&)>& on_progress) {
   const std::string asked = engine_asked_for();
   std::vector<FitResult> results(members.size());
@@ -38,6 +38,10 @@ std::vector<FitResult> train_device_fleet(
   for (std::size_t i = 0; i < members.size() && asked != "graph"; ++i) {
     const int device = static_cast<DeviceNetwork&>(*members[i].network).device();
     if (!devices.contains(device)) devices[device] = device_info(device);
+    if (members[i].options.on_checkpoint || members[i].options.resume.has_value()) {
+      why[i] = "it keeps a checkpoint";
+      continue;
+    }
     if (population_supports(members[i], devices[device], &why[i])) together[device].push_back(i);
   }
   Index finished = 0;

@@ -14,7 +14,7 @@ namespace dlcore::cuda {
 /// The environment variable DLCORE_FLEET_ENGINE names one engine for all: population (for those
 /// that it supports) or graph.
 std::vector<FitResult> train_device_fleet(
-    std::vector<Member>& members, int threads,
+    std::vector<Member>& members, Call& call,
     const std::function<void(const FleetProgress&)>& on_progress);
 
 }  // namespace dlcore::cuda

@@ -289,6 +289,7 @@ Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
       // Two slices ago: then the slice's buffers are free, and what it left can be read.
       slice.done.wait();
       if (turn >= 2 && slice.state.data()->stopped != 0) break;
+      if (turn >= 2) offer_checkpoint(epoch);
       report_progress(epoch, enqueued);
       if (turn >= 3) {
         const double passed = now() - last;
@@ -336,6 +337,70 @@ void DeviceTrainer<S>::report_progress(Index epoch, Index steps_done) {
   if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
   last_call_ = now();
   options_.on_progress(epoch, steps_done, steps_per_epoch_);
+}
+
+template <class S>
+void DeviceTrainer<S>::offer_checkpoint(Index epoch) {
+  const double begin = now();
+  if (!options_.on_checkpoint || offered_ || begin < next_checkpoint_) return;
+  offered_ = true;
+  const auto read = [&](const DeviceMemory<float>& memory) {
+    std::vector<float> values(static_cast<std::size_t>(memory.size()));
+    copy(values.data(), memory.data(), memory.size(), stream_);
+    return values;
+  };
+  const std::vector<float> parameters = read(epoch_start_.parameters);
+  const std::vector<float> moment1 = read(epoch_start_.moment1);
+  const std::vector<float> moment2 = read(epoch_start_.moment2);
+  const std::vector<float> best = result_.best_epoch < 0 ? std::vector<float>{} : read(best_);
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
+  const auto numbers = [](const std::vector<float>& values) {
+    return Numbers{values.data(), static_cast<Index>(values.size())};
+  };
+  Checkpoint c;
+  c.epoch = epoch;
+  c.step = epoch_start_.step;
+  c.optimizer_step = epoch_start_.optimizer_step;
+  c.parameters = numbers(parameters);
+  c.moment1 = numbers(moment1);
+  c.moment2 = numbers(moment2);
+  c.best_parameters = numbers(best);
+  c.best = best_loss_;
+  c.waited = waited_;
+  c.best_epoch = result_.best_epoch;
+  c.epochs = result_.epochs;
+  options_.on_checkpoint(c);
+  if (options_.checkpoint_seconds == 0) return;
+  // Where writing takes long it is done less often, so that it takes a twentieth of the time.
+  next_checkpoint_ = now() + std::max(options_.checkpoint_seconds, 19 * (now() - begin));
+}
+
+template <class S>
+Index DeviceTrainer<S>::resume() {
+  const Checkpoint& c = *options_.resume;
+  const auto take = [&](const Numbers& from, const DeviceMemory<float>& to, const char* what) {
+    check(from.size == to.size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
+          to.size());
+    copy(to.data(), static_cast<const float*>(from.data), from.size, stream_);
+  };
+  check(c.epoch >= 0 && c.epoch < options_.epochs && c.step >= 0 && c.optimizer_step >= 0 &&
+            c.waited >= 0 && c.best_epoch < c.epoch &&
+            static_cast<Index>(c.epochs.size()) == c.epoch,
+        "fit: the checkpoint is at epoch ", c.epoch, " of ", options_.epochs, " with ",
+        c.epochs.size(), " records");
+  take(c.parameters, state_.parameters, "parameters");
+  take(c.moment1, state_.moment1, "first moments");
+  take(c.moment2, state_.moment2, "second moments");
+  if (c.best_parameters.size > 0) take(c.best_parameters, best_, "parameters of the best epoch");
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
+  round_weights();
+  state_.step = c.step;
+  state_.optimizer_step = c.optimizer_step;
+  best_loss_ = c.best;
+  waited_ = c.waited;
+  result_.best_epoch = c.best_epoch;
+  result_.epochs = c.epochs;
+  return c.epoch;
 }
 
 template <class S>
@@ -408,6 +473,7 @@ template <class S>
 void DeviceTrainer<S>::replay(Index epoch, Index steps) {
   restore();
   begin_epoch();
+  offered_ = true;  // of the epoch that has diverged since
   run_steps(epoch, steps);
 }
 
@@ -510,11 +576,13 @@ typename DeviceTrainer<S>::Outcome DeviceTrainer<S>::run_epoch(Index epoch, Epoc
                                                                Index* steps_done) {
   const double start = now();
   begin_epoch();
+  offered_ = false;
   const Index done = run_steps(epoch, steps_per_epoch_);
   const StepState state = *slices_[0].state.data();
   if (state.bad_input != 0) refuse_data();
   *steps_done = done;
   if (done > 0) {
+    offer_checkpoint(epoch);
     learning_rate_ = options_.schedule.at(epoch * steps_per_epoch_ + done - 1, steps_per_epoch_,
                                           options_.epochs);
   }
@@ -545,20 +613,18 @@ ops::LossSums DeviceTrainer<S>::validate(Index epoch) {
 
 template <class S>
 FitResult DeviceTrainer<S>::run() {
-  FitResult result;
-  result.engine = "graph";
+  result_.engine = "graph";
   last_call_ = now();
-  double best = std::numeric_limits<double>::infinity();
-  Index waited = 0;
-  bool improved = false;
+  next_checkpoint_ = last_call_ + options_.checkpoint_seconds;
   const auto& early = options_.early_stopping;
-  for (Index epoch = 0; epoch < options_.epochs && result.stop == Stop::completed; ++epoch) {
+  Index epoch = options_.resume.has_value() ? resume() : 0;
+  for (; epoch < options_.epochs && result_.stop == Stop::completed; ++epoch) {
     EpochRecord record;
     Index done = 0;
     if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
-      result.stop = Stop::diverged;
-      result.message = diverged(epoch, done);
-      result.epochs.push_back(record);
+      result_.stop = Stop::diverged;
+      result_.message = diverged(epoch, done);
+      result_.epochs.push_back(record);
       break;
     }
     double watched = record.loss;
@@ -567,33 +633,32 @@ FitResult DeviceTrainer<S>::run() {
       record.val_loss = watched = sums.mean_loss();
       if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
     }
-    result.epochs.push_back(record);
+    result_.epochs.push_back(record);
     if (early.has_value()) {
       // min_delta decides about patience; the best weights are the best of all.
-      waited = watched < best - early->min_delta ? 0 : waited + 1;
-      if (watched < best) {
-        best = watched;
-        result.best_epoch = epoch;
-        improved = true;
+      waited_ = watched < best_loss_ - early->min_delta ? 0 : waited_ + 1;
+      if (watched < best_loss_) {
+        best_loss_ = watched;
+        result_.best_epoch = epoch;
         if (early->restore_best) {
           copy(best_.data(), state_.parameters.data(), best_.size(), stream_);
         }
       }
-      if (waited >= early->patience) {
-        result.stop = Stop::early_stopping;
-        result.message = sentence("fit: no improvement in ", early->patience, " epochs");
+      if (waited_ >= early->patience) {
+        result_.stop = Stop::early_stopping;
+        result_.message = sentence("fit: no improvement in ", early->patience, " epochs");
       }
     }
-    if (options_.on_epoch && !options_.on_epoch(record) && result.stop == Stop::completed) {
-      result.stop = Stop::callback;
-      result.message = "fit: stopped by on_epoch";
+    if (options_.on_epoch && !options_.on_epoch(record) && result_.stop == Stop::completed) {
+      result_.stop = Stop::callback;
+      result_.message = "fit: stopped by on_epoch";
     }
   }
-  if (early.has_value() && early->restore_best && improved) {
+  if (early.has_value() && early->restore_best && result_.best_epoch >= 0) {
     copy(state_.parameters.data(), best_.data(), best_.size(), stream_);
   }
   context_.stream().synchronize();
-  return result;
+  return result_;
 }
 
 template class DeviceTrainer<float>;

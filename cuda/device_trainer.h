@@ -55,6 +55,10 @@ class DeviceTrainer {
   void launch(Index steps);
   void replay(Index epoch, Index steps);
   void report_progress(Index epoch, Index steps_done);
+  /// Hands out the epoch's snapshot, once its first step is known to have been finite.
+  void offer_checkpoint(Index epoch);
+  /// Takes the state from options.resume; returns the epoch to go on with.
+  Index resume();
   std::string diverged(Index epoch, Index steps_done);
   bool parameters_finite();
   /// The order of the epoch that begins at a step of the network's life.
@@ -104,7 +108,11 @@ class DeviceTrainer {
   std::vector<LayerStatistics> sums_;
   Index measured_ = 0;
   double learning_rate_ = 0;
-  double last_call_ = 0;
+  double last_call_ = 0, next_checkpoint_ = 0;
+  bool offered_ = false;  ///< in this epoch
+  FitResult result_;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  Index waited_ = 0;  ///< epochs since the loss was better by min_delta
 };
 
 }  // namespace dlcore::cuda

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_bench_checks_gradients(monkeypatch, capsys):
     assert capsys.readouterr().out.count("WRONG, not timed: the gradient of") == 6
 
 
-@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--threads", "0"], ["--speed"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--seconds", "0"], ["--threads", "0"], ["--speed"], ["--json", "/nowhere/bench.json"]],
+)
 def test_bench_refuses_options(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         bench.main(arguments)
@@ -265,6 +269,35 @@ def test_train_lists_the_table():
     assert len(answer.stdout.split()) == 11
 
 
+def test_train_notices_that_the_machine_changed(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    tool = importlib.import_module("train")
+    usual = {"fma": 5e11, "streaming_copy": 7e10}
+    monkeypatch.setattr(tool, "LIMITS", {2: [dict(usual) for _ in range(5)]})
+    assert not tool.other_machine([usual, usual], 2)
+    assert not tool.other_machine([usual, {"fma": 4.6e11, "streaming_copy": 8e10}], 2)
+    assert tool.other_machine([usual, {"fma": 2.6e11, "streaming_copy": 7e10}], 2)  # half a core
+    assert tool.other_machine([{"fma": 5e11, "streaming_copy": 12e10}, usual], 2)  # far apart
+    assert not tool.other_machine([{}, {}], 2)  # without dlcore-bench nobody knows
+
+
+def test_load_counts_what_others_use(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    machine = importlib.import_module("machine")
+    code = "import time\nend = time.monotonic() + 20\nwhile time.monotonic() < end: pass"
+    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        before = machine.Load(children[0].pid)
+        time.sleep(0.5)
+        own, others = machine.Load(children[0].pid).since(before)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    assert 0.1 < own < 1.2
+    assert others > 0.1
+
+
 # --- benchmarks/growth.py -----------------------------------------------------------------------
 
 
@@ -314,3 +347,38 @@ def test_growth_floor():
     weights = 784 * 8 + 8 * 10
     with_weights = operations + 16 * 784 + 24 * weights
     assert growth.floor(point, limits, 4 * weights) == pytest.approx(with_weights * 1e-9)
+
+
+# --- benchmarks/tables.py -----------------------------------------------------------------------
+
+
+def test_tables_of_the_documents_are_those_of_the_results():
+    """Nobody edits a table by hand, and new results come with new tables."""
+    answer = run(sys.executable, BENCHMARKS / "tables.py", "--check")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("change", ["figure", "results"])
+def test_tables_notice_a_change(change, tmp_path):
+    copy = tmp_path / "benchmarks"
+    shutil.copytree(BENCHMARKS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n<!-- benchmarks: training -->\n<!-- end -->\n\nText.\n")
+    command = [sys.executable, copy / "tables.py"]
+    assert run(*command, "--check", page).returncode == 1
+    assert run(*command, page).returncode == 0
+    assert run(*command, "--check", page).returncode == 0
+    text = page.read_text()
+    assert "784-32-10" in text
+    assert text.endswith("Text.\n")
+    if change == "figure":
+        page.write_text(text.replace(" k/s |", "0 k/s |", 1))
+    else:
+        file = copy / "results" / "train.json"
+        kept = json.loads(file.read_text())
+        case = next(c for c in kept["cases"] if c["name"] == "train/784-32-10/b32/sgd/t2")
+        case["ratio_to_best_peer"] *= 1.5
+        file.write_text(json.dumps(kept))
+    answer = run(*command, "--check", page)
+    assert answer.returncode == 1
+    assert "stale: page.md" in answer.stdout

@@ -486,6 +486,44 @@ def test_an_error_between_steps_leaves_whole_steps():
     assert bits(again) == bits(network)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fit_goes_on_from_its_checkpoint(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr("dlcore.checkpoint.SECONDS", 0)
+    x, y = small_data("float32", count=100)
+    arguments = {
+        "optimizer": dlcore.Adam(0.01),
+        "epochs": 6,
+        "batch_size": 8,
+        "validation_data": (x[:30], y[:30]),
+        "early_stopping": dlcore.EarlyStopping(5),
+    }
+    whole, parts = small_network(precision=precision), small_network(precision=precision)
+    expected = whole.fit(x, y, **arguments)
+    path = tmp_path / "fit.checkpoint"
+
+    def fail(record):
+        if record["epoch"] == 4:
+            raise ZeroDivisionError
+
+    start = dict(parts.parameters)
+    with pytest.raises(ZeroDivisionError):
+        parts.fit(x, y, checkpoint=path, on_epoch=fail, **arguments)
+    assert path.exists()
+    parts.set_parameters(start)
+    parts._core.step = 0
+    other = small_network_on_cpu("float32")
+    other.set_parameters(start)
+    with pytest.raises(ValueError, match="it is of another fit"):
+        other.fit(x, y, checkpoint=path, **arguments)
+    seen = []
+    history = parts.fit(x, y, checkpoint=path, on_epoch=seen.append, **arguments)
+    assert len(seen) < 6
+    assert not path.exists()
+    assert bits(parts) == bits(whole)
+    assert history.loss == expected.loss
+    assert history.val_loss == expected.val_loss
+
+
 def test_statistics_are_those_of_the_cpu():
     x, y = small_data("float32", count=600)
     layers = [dlcore.Dense(9), dlcore.ReLU(), dlcore.Dense(9), dlcore.Sigmoid(), dlcore.Dense(3)]

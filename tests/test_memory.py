@@ -236,17 +236,40 @@ print(json.dumps({"fit": fitting, "stated": total, "data": x.nbytes}))
     assert result["fit"] <= result["data"] + MOST * result["stated"] + MEBIBYTE, result
 
 
-def test_thousands_of_networks_leave_nothing_behind() -> None:
+# Cycles of everything that a network allocates, and cycles as in a loop over a grid.
+LIVES = {
+    "everything": (
+        2000,
+        """
+    network.fit(x, y, epochs=2, batch_size=16, threads=2, validation_data=(x, y),
+                early_stopping=dlcore.EarlyStopping(2))
+    network.predict(x, threads=2)
+    network.loss_and_gradients(x, y, threads=2)
+""",
+    ),
+    "fit, predict and free": (
+        10_000,
+        """
+    network.fit(x, y, epochs=1, batch_size=32)
+    network.predict(x)
+    del network
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_thousands_of_networks_leave_nothing_behind(life: str) -> None:
+    count, body = LIVES[life]
     result = measure(
         """
 x, y = x[:64, :8], y[:64]
 
 def cycle():
     network = dense(16, features=8)
-    network.fit(x, y, epochs=2, batch_size=16, threads=2, validation_data=(x, y),
-                early_stopping=dlcore.EarlyStopping(2))
-    network.predict(x, threads=2)
-    network.loss_and_gradients(x, y, threads=2)
+"""
+        + body
+        + """
 
 def cycles(count):
     for _ in range(count):
@@ -255,9 +278,10 @@ def cycles(count):
     return status("VmRSS")
 
 before = cycles(200)
-after = cycles(2000)
+after = cycles(count)
 print(json.dumps({"grew": after - before}))
-"""
+""",
+        count=count,
     )
     assert result["grew"] < MEBIBYTE, result
 

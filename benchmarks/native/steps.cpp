@@ -205,7 +205,8 @@ Prepared fleet(const Kernels& kernels, const Sizes& sizes, Index count, Index ex
   const auto train = [=] {
     std::vector<Member> members;
     for (Index i = 0; i < count; ++i) members.push_back(member(i));
-    return train_fleet(members, threads, {});
+    Call call(threads, static_cast<Index>(members.size()));
+    return train_fleet(members, call, {});
   };
   const auto check = [=, &kernels]() -> std::string {
     set_kernels(kernels.name);

@@ -5,13 +5,22 @@ JAX takes its number of threads from the process (train.py starts one for every 
 
 from __future__ import annotations
 
+import getpass
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import runner
+
+# Compiled programs are kept on the disk, as PyTorch keeps its own.
+CACHE = Path(tempfile.gettempdir()) / f"dlcore-benchmarks-jax-{getpass.getuser()}"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def logits(parameters: list[Any], x: Any) -> Any:
@@ -28,15 +37,17 @@ def mean_loss(parameters: list[Any], x: Any, y: Any) -> Any:
 
 
 class Training(runner.Training):
+    whole_epochs = True
+
     def variants(self) -> list[str]:
-        return ["rows-in-scan", "rows-first", "rows-in-scan-uint8"]
+        return ["uint8", "uint8-unrolled"]
 
     def trial_examples(self) -> int:
         return self.examples  # another length would be another compilation
 
     def setup(self, variant: str) -> None:
-        x = self.x_bytes[: self.examples] if "uint8" in variant else self.floats()[: self.examples]
-        self.x = jnp.asarray(x)
+        # Bytes, converted batch by batch: up to 18 % faster than data kept as float32.
+        self.x = jnp.asarray(self.x_bytes[: self.examples])
         self.y = jnp.asarray(self.labels[: self.examples].astype(np.int32))
         parameters = []
         for weight, bias in self.layers:
@@ -44,16 +55,14 @@ class Training(runner.Training):
         first = [jnp.zeros_like(p) for p in parameters]
         second = [jnp.zeros_like(p) for p in parameters]
         self.state = (parameters, first, second, jnp.zeros(parameters[0].shape[:-2]))
-        rows_first = variant == "rows-first"
+        unroll = 4 if "unrolled" in variant else 1
 
         def epoch(state: Any, x: Any, y: Any, order: Any) -> Any:
             def step(state: Any, rows: Any) -> tuple[Any, None]:
-                batch, labels = rows if rows_first else (x[rows], y[rows])
-                gradients = jax.grad(mean_loss)(state[0], self.pixels(batch), labels)
+                gradients = jax.grad(mean_loss)(state[0], self.pixels(x[rows]), y[rows])
                 return self.update(state, gradients), None
 
-            rows = order.reshape(-1, self.batch)
-            return jax.lax.scan(step, state, (x[rows], y[rows]) if rows_first else rows)[0]
+            return jax.lax.scan(step, state, order.reshape(-1, self.batch), unroll=unroll)[0]
 
         self.run = jax.jit(self.many(epoch), donate_argnums=0)
 

@@ -14,13 +14,15 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# Steps of a short fit in which the ways a library offers are compared.
-TRIAL_STEPS = 12
+# The short fit in which the ways a library offers are compared: most steps, and operations that a
+# core does in some tenths of a second.
+TRIAL_STEPS, TRIAL_OPERATIONS, TRIAL_SECONDS = 12, 2e10, 0.3
 
 
 class Unsupported(Exception):
@@ -49,6 +51,9 @@ class Training(Case):
     case's folder the initial parameters, `w0`, `b0`, `w1`, ... with weights (out, in), and the
     orders of the epochs of the check.
     """
+
+    # Whether a library compiles for epochs of one length; others stop when their turn is over.
+    whole_epochs = False
 
     def __init__(self, case: dict[str, Any], threads: int, mode: str) -> None:
         self.case, self.threads, self.mode = case, threads, mode
@@ -91,7 +96,10 @@ class Training(Case):
         """Mean loss of the first `count` examples; one for each network."""
 
     def trial_examples(self) -> int:
-        return min(self.examples, TRIAL_STEPS * self.batch)
+        sizes = self.case["layers"]
+        per_step = 6 * self.batch * sum(k * n for k, n in pairwise(sizes))
+        steps = max(2, min(TRIAL_STEPS, int(TRIAL_OPERATIONS / per_step)))
+        return min(self.examples, steps * self.batch)
 
     def order(self, count: int) -> np.ndarray:
         return self.rng.permutation(self.examples)[:count]
@@ -100,11 +108,13 @@ class Training(Case):
         self.trials = {}
         names = self.variants()
         count = self.trial_examples()
+        if self.case.get("way") in names:  # chosen in an earlier run
+            self.variant = self.case["way"]
+            return
         for name in names if len(names) > 1 else []:
             try:
                 self.setup(name)
-                self.epoch(self.order(count))
-                self.trials[name] = min(self._seconds(count) for _ in range(3))
+                self.trials[name] = self.trial(count)
             except Exception as error:  # noqa: BLE001 (a way that this version does not have)
                 self.trials[name] = f"{type(error).__name__}: {error}"[:200]
         times = {name: t for name, t in self.trials.items() if not isinstance(t, str)}
@@ -112,27 +122,42 @@ class Training(Case):
             raise Unsupported(f"no way of {names} works: {self.trials}")
         self.variant = min(times, key=lambda name: times[name]) if times else names[0]
 
+    def trial(self, count: int) -> float:
+        """Seconds for so many examples in the way that was set up."""
+        self._seconds(count)  # compiles
+        times = [self._seconds(count)]
+        while len(times) < 3 and sum(times) < TRIAL_SECONDS:
+            times.append(self._seconds(count))
+        return min(times)
+
     def _seconds(self, count: int) -> float:
+        order = self.order(count)
         begin = time.perf_counter()
-        self.epoch(self.order(count))
+        self.epoch(order)
         return time.perf_counter() - begin
 
     def check(self) -> dict[str, Any]:
         self.setup(self.variant)
         for order in self.orders:
             self.epoch(order)
-        losses = self.loss(self.orders.shape[-1])
-        self.epoch(self.order(self.examples))  # warm for the rounds that follow
-        return {"losses": losses}
+        return {"losses": self.loss(self.orders.shape[-1])}
 
     def time(self) -> tuple[float, float]:
         # The first part after a pause is cold for everybody, and not timed for anybody.
         self.epoch(self.order(self.trial_examples()))
-        seconds, epochs = 0.0, 0
+        seconds, examples = 0.0, 0
+        part = self.examples if self.whole_epochs else self.trial_examples()
         while seconds < self.case["turn_seconds"]:
-            seconds += self._seconds(self.examples)
-            epochs += 1
-        return seconds, epochs * self.examples * self.case.get("networks", 1)
+            # Orders are drawn before the clock starts.
+            order = self.order(self.examples)
+            for begin in range(0, self.examples, part):
+                start = time.perf_counter()
+                self.epoch(order[..., begin : begin + part])
+                seconds += time.perf_counter() - start
+                examples += min(part, self.examples - begin)
+                if seconds >= self.case["turn_seconds"]:
+                    break
+        return seconds, examples * self.case.get("networks", 1)
 
 
 class ElementWise(Case):

@@ -13,8 +13,6 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.neural_network._stochastic_optimizers import AdamOptimizer
 
 warnings.simplefilter("ignore", ConvergenceWarning)
-# It is many times slower on large networks: more of its steps would tell nothing new.
-MOST_SECONDS = 5.0
 
 
 class Adam(AdamOptimizer):
@@ -65,13 +63,6 @@ class Training(runner.Training):
     def loss(self, count: int) -> list[float]:
         p = self.model.predict_proba(self.x[:count]).astype(np.float64)
         return [float(-np.mean(np.log(p[np.arange(count), self.y[:count]])))]
-
-    def time(self) -> tuple[float, float]:
-        count = self.trial_examples()
-        rate = count / self._seconds(count)
-        steps = int(MOST_SECONDS * rate) // self.batch
-        examples = min(self.examples, max(2, steps) * self.batch)
-        return self._seconds(examples), examples
 
 
 def prepare(case: dict[str, Any], threads: int, mode: str) -> runner.Case:

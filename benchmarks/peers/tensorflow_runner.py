@@ -11,15 +11,17 @@ import tensorflow as tf
 
 
 class Training(runner.Training):
+    whole_epochs = True
+
     def variants(self) -> list[str]:
-        return ["graph", "xla", "graph-uint8"]
+        return ["graph", "xla"]
 
     def trial_examples(self) -> int:
         return self.examples
 
     def setup(self, variant: str) -> None:
-        x = self.x_bytes[: self.examples] if "uint8" in variant else self.floats()[: self.examples]
-        self.x = tf.constant(x)
+        # Bytes, converted batch by batch: 5 to 40 % faster than data kept as float32.
+        self.x = tf.constant(self.x_bytes[: self.examples])
         self.y = tf.constant(self.labels[: self.examples].astype(np.int32))
         self.weights = [tf.Variable(np.ascontiguousarray(w.T)) for w, _ in self.layers]
         self.biases = [tf.Variable(b) for _, b in self.layers]

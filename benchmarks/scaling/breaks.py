@@ -7,7 +7,7 @@ double-descent curve of Nakkiran et al. 2019.
 from __future__ import annotations
 
 import numpy as np
-from common import Array, Checks, folder, heading, parser, rows
+from common import Array, Checks, folder, parser, rows
 
 from dlcore import scaling
 
@@ -37,9 +37,10 @@ def law(x: Array, a: float, b: float, c0: float, c1: float, d1: float, f1: float
 
 
 def main() -> None:
-    path = folder(parser(__doc__ or "").parse_args())
+    options = parser(__doc__ or "").parse_args()
+    path = folder(options)
     checks = Checks()
-    heading("4-digit addition, 14 points")
+    checks.heading("4-digit addition, 14 points")
     found = scaling.fit(scaling.LearningCurve(X[:14], Y[:14] + 1), "bnsl", "l2").parameters
     found["a"] -= 1
     for name, value in TRUTH.items():
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"{form}: intervals hold {held:.2f} of the three, {shown.status}, {shown.warnings}")
 
     for last in (405, 390):
-        heading(f"noiseless, x = 1..{last}")
+        checks.heading(f"noiseless, x = 1..{last}")
         x, after = np.arange(1, last + 1.0), np.arange(last + 1, 4096.0)
         recovered = scaling.fit(scaling.LearningCurve(x, law(x, **TRUTH)), "bnsl", "l2").parameters
         for name, value in TRUTH.items():
@@ -84,7 +85,7 @@ def main() -> None:
                 f"of the x, {shown.warnings}"
             )
 
-    heading("double descent over network width, known up to each width")
+    checks.heading("double descent over network width, known up to each width")
     table = rows(path / "nlp-model-dd.csv")
     width = np.array([float(row["n"]) for row in table])
     for column in ("test_error", "test_loss"):
@@ -98,8 +99,7 @@ def main() -> None:
             print(
                 f"{column}, width <= {width[known - 1]:.0f}: hold {held:.2f}, {shown.status}, {shown.warnings}"
             )
-    print(f"\n{checks.failed} missed")
-    raise SystemExit(checks.failed > 0)
+    checks.finish(options, "breaks")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,17 @@ import argparse
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).parents[1]))
+import machine
 
 Array = NDArray[np.float64]
 
@@ -39,6 +44,7 @@ def parser(description: str) -> argparse.ArgumentParser:
         default=os.environ.get("DLCORE_DATA"),
         help="folder with the subfolder scaling (default: $DLCORE_DATA)",
     )
+    result.add_argument("--json", type=Path, metavar="FILE", help="keep the figures there")
     return result
 
 
@@ -141,32 +147,45 @@ def binomial_interval(share: float, count: int, level: float = 0.95) -> tuple[fl
 
 
 class Checks:
-    """Figures beside the published ones."""
+    """Figures beside the published ones; what a script keeps of itself."""
 
     def __init__(self) -> None:
         self.failed = 0
+        self.part = ""
+        self.rows: list[dict[str, Any]] = []
+        self.figures: dict[str, Any] = {}
+
+    def heading(self, text: str) -> None:
+        """Begin a part."""
+        self.part = text
+        print(f"\n{text}")
 
     def row(self, name: str, value: float, published: float, tolerance: float, how: str) -> None:
-        """Print one line; ``how`` is "relative", "absolute" or "at most"."""
+        """Print one line; ``how`` is "relative", "absolute", "at most" or "at least"."""
         if how == "relative":
             off = abs(value / published - 1)
         elif how == "absolute":
             off = abs(value - published)
         else:
-            off = value - published
-        good = off <= tolerance and math.isfinite(value)
+            off = value - published if how == "at most" else published - value
+        good = bool(off <= tolerance and math.isfinite(value))
         self.failed += not good
+        row = (self.part, name, float(value), float(published), how, tolerance, good)
+        names = ("part", "name", "value", "gate", "how", "tolerance", "ok")
+        self.rows.append(dict(zip(names, row, strict=True)))
         print(
             f"{name:46s} {value:14.8g} {published:14.8g}  {how} {tolerance:<8.3g} "
             f"{off:9.2e} {'ok' if good else 'MISSED'}"
         )
 
+    def figure(self, name: str, value: Any) -> None:
+        """Keep something that has no gate."""
+        self.figures[name] = value
 
-def heading(*names: str) -> None:
-    """A line between parts."""
-    print("\n" + "  ".join(names))
-
-
-def logs(values: Iterable[float]) -> Array:
-    """Natural logarithms."""
-    return np.log(np.asarray(list(values), float))
+    def finish(self, options: argparse.Namespace, tool: str) -> None:
+        """Say how many were missed, write the JSON file that was asked for, and end."""
+        print(f"\n{self.failed} missed")
+        if options.json is not None:
+            result = {**machine.header(f"benchmarks/scaling/{tool}.py"), "missed": self.failed}
+            machine.write(options.json, {**result, "figures": self.figures, "checks": self.rows})
+        raise SystemExit(self.failed > 0)

@@ -6,7 +6,7 @@ arXiv 2209.06640. None of these curves is in the calibration of the intervals.
 from __future__ import annotations
 
 import numpy as np
-from common import Array, Case, Checks, binomial_interval, folder, heading, language, parser, rows
+from common import Array, Case, Checks, binomial_interval, folder, language, parser, rows
 
 from dlcore import scaling
 from dlcore.scaling.forms import form_named, log_values
@@ -48,14 +48,15 @@ def naive(case: Case, draws: int = 200) -> tuple[Array, Array]:
 
 
 def main() -> None:
-    path = folder(parser(__doc__ or "").parse_args())
+    options = parser(__doc__ or "").parse_args()
+    path = folder(options)
     cases = language(path)
     baseline = {
         f"{r['domain']}|{r['task']}|{r['model']}": r for r in rows(path / "baseline_rmsle.lang.csv")
     }
     checks = Checks()
 
-    heading("M1 against the released estimator")
+    checks.heading("M1 against the released estimator")
     worst = 0.0
     for row in rows(path / "reference_estimators.lang.csv"):
         if row["estimator"] != "M1":
@@ -89,7 +90,9 @@ def main() -> None:
         naive_held.append(np.mean((case.y_after >= low) & (case.y_after <= high)))
         naive_widths.append(np.median(high - low))
 
-    heading("mean RMSLE: ours (squares of logs; auto: Huber) / published or measured baseline")
+    checks.heading(
+        "mean RMSLE: ours (squares of logs; auto: Huber) / published or measured baseline"
+    )
     domains = ("NMT", "LM", "BB")
     print(f"{'form':14s}" + "".join(f"{domain:>20s}" for domain in (*domains, "all 20")))
     for name, column in COLUMNS.items():
@@ -113,7 +116,7 @@ def main() -> None:
         "mean RMSLE of auto over all 20", float(np.mean(errors["auto"])), float(best), 0, "at most"
     )
 
-    heading("90 % intervals")
+    checks.heading("90 % intervals")
     low_share, high_share = binomial_interval(float(np.mean(held)), len(cases))
     print(
         f"auto hold {np.mean(held):.3f} of the points, pooled by curve ({low_share:.3f} to "
@@ -130,8 +133,7 @@ def main() -> None:
     ratio = float(np.median(widths) / np.median(naive_widths))
     checks.row("median width over the naive median width", ratio, 3.0, 0, "at most")
     print(f"median of the ratios {np.median(np.array(widths) / np.array(naive_widths)):.2f}")
-    print(f"\n{checks.failed} missed")
-    raise SystemExit(checks.failed > 0)
+    checks.finish(options, "language")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from common import Checks, folder, heading, lcdb, parser
+from common import Checks, folder, lcdb, parser
 
 from dlcore import scaling
 
@@ -16,7 +16,8 @@ CUT = 24  # anchors; eight are a doubling
 
 
 def main() -> None:
-    path = folder(parser(__doc__ or "").parse_args())
+    options = parser(__doc__ or "").parse_args()
+    path = folder(options)
     curves = lcdb(path)
     checks = Checks()
     sets = sorted({name for name, _ in curves})
@@ -40,7 +41,7 @@ def main() -> None:
         ("data sets kept out of the calibration", np.array([key[0] in kept_out for key in curves])),
     ):
         part = table[chosen]
-        heading(title)
+        checks.heading(title)
         for column, name in ((0, "last anchor"), (2, "mean over 24 anchors")):
             ours, last = part[:, column], part[:, column + 1]
             checks.row(
@@ -64,7 +65,7 @@ def main() -> None:
         print(f"  90 % intervals hold {part[:, 4].mean():.3f}; status ok {part[:, 5].mean():.3f}")
         checks.row("forecasts outside 0..1", float((part[:, 6] == 0).sum()), 0, 0, "at most")
 
-    heading("plateau, 2 % per factor 4 (whole curves)")
+    checks.heading("plateau, 2 % per factor 4 (whole curves)")
 
     def verdict(key: tuple[str, str]) -> str:
         x, y, se = curves[key]
@@ -94,8 +95,7 @@ def main() -> None:
             checks.row(
                 "share of flat network curves", found.count("flat") / len(found), 0.5, 0, "at most"
             )
-    print(f"\n{checks.failed} missed")
-    raise SystemExit(checks.failed > 0)
+    checks.finish(options, "lcdb")
 
 
 if __name__ == "__main__":

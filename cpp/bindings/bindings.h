@@ -21,7 +21,7 @@ struct Backend {
   /// A new array for the network's outputs on these rows, and where its elements lie.
   std::pair<pybind11::object, void*> (*result)(DType dtype, const Shape& shape, const RowsView& x);
   /// Trains a fleet; what FitOptions ask for that the backend lacks has been refused before.
-  std::vector<FitResult> (*train)(std::vector<Member>& members, int threads,
+  std::vector<FitResult> (*train)(std::vector<Member>& members, Call& call,
                                   const std::function<void(const FleetProgress&)>& on_progress);
   /// Refuses what this backend cannot do.
   void (*check_options)(const FitOptions& options, DType dtype);

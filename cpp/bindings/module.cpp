@@ -5,6 +5,7 @@
 
 #include "bindings/bindings.h"
 #include "check.h"
+#include "cpus.h"
 #include "curves/bindings.h"
 #include "kernels/select.h"
 #include "parallel.h"
@@ -39,6 +40,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("set_kernels", &set_kernels, py::arg("name"));
   m.def("default_threads", &default_threads);
   m.def("set_threads", &set_threads, py::arg("threads"));
+  m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
   m.def("pool_threads", &pool_threads);
 
   bindings::bind_network(

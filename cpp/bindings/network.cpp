@@ -13,6 +13,7 @@
 #include "kernels/select.h"
 #include "ops/dropout.h"
 #include "ops/gather.h"
+#include "parallel.h"
 
 namespace dlcore::bindings {
 namespace {
@@ -107,6 +108,86 @@ py::dict record_dict(const EpochRecord& r) {
   return d;
 }
 
+py::array new_array(DType dtype, const Shape& shape) {
+  if (dtype == DType::float64) return py::array_t<double>(shape);
+  return py::array_t<float>(shape);
+}
+
+EpochRecord record_of(const py::dict& d) {
+  EpochRecord r;
+  r.epoch = d["epoch"].cast<Index>();
+  r.loss = d["loss"].cast<double>();
+  r.accuracy = d["accuracy"].cast<double>();
+  r.val_loss = d["val_loss"].cast<double>();
+  r.val_accuracy = d["val_accuracy"].cast<double>();
+  r.learning_rate = d["learning_rate"].cast<double>();
+  r.seconds = d["seconds"].cast<double>();
+  r.examples_per_second = d["examples_per_second"].cast<double>();
+  for (const py::handle& item : d["layers"].cast<py::sequence>()) {
+    const auto l = item.cast<py::dict>();
+    r.layers.push_back({l["name"].cast<std::string>(), l["gradient_norm"].cast<double>(),
+                        l["weight_norm"].cast<double>(), l["update_ratio"].cast<double>(),
+                        l["dead"].cast<double>(), l["saturated"].cast<double>()});
+  }
+  return r;
+}
+
+py::list records_list(const std::vector<EpochRecord>& records) {
+  py::list list;
+  for (const EpochRecord& record : records) list.append(record_dict(record));
+  return list;
+}
+
+/// The checkpoint as a dict of numbers and copied arrays.
+py::dict checkpoint_dict(const Checkpoint& c, DType dtype) {
+  py::dict d;
+  d["epoch"] = c.epoch;
+  d["step"] = c.step;
+  d["optimizer_step"] = c.optimizer_step;
+  d["best"] = c.best;
+  d["waited"] = c.waited;
+  d["best_epoch"] = c.best_epoch;
+  d["epochs"] = records_list(c.epochs);
+  const auto add = [&](const char* name, const Numbers& numbers) {
+    py::array copy = new_array(dtype, {numbers.size});
+    std::memcpy(copy.mutable_data(), numbers.data == nullptr ? copy.data() : numbers.data,
+                static_cast<std::size_t>(numbers.size * item_size(dtype)));
+    d[name] = copy;
+  };
+  add("parameters", c.parameters);
+  add("moment1", c.moment1);
+  add("moment2", c.moment2);
+  add("best_parameters", c.best_parameters);
+  return d;
+}
+
+/// The inverse; its numbers are those of the dict's arrays, which have to outlive it.
+Checkpoint checkpoint_of(const py::dict& d, DType dtype) {
+  Checkpoint c;
+  c.epoch = d["epoch"].cast<Index>();
+  c.step = d["step"].cast<Index>();
+  c.optimizer_step = d["optimizer_step"].cast<Index>();
+  c.best = d["best"].cast<double>();
+  c.waited = d["waited"].cast<Index>();
+  c.best_epoch = d["best_epoch"].cast<Index>();
+  for (const py::handle& item : d["epochs"].cast<py::sequence>()) {
+    c.epochs.push_back(record_of(item.cast<py::dict>()));
+  }
+  const auto take = [&](const char* name) {
+    const auto array = d[name].cast<py::array>();
+    const Shape shape = shape_of(array);
+    const bool same = dtype == DType::float32 ? has_dtype<float>(array) : has_dtype<double>(array);
+    check(same && shape.size() == 1 && (array.flags() & py::array::c_style) != 0,
+          "fit: the checkpoint's ", name, " are not numbers of the network's dtype");
+    return Numbers{array.data(), shape[0]};
+  };
+  c.parameters = take("parameters");
+  c.moment1 = take("moment1");
+  c.moment2 = take("moment2");
+  c.best_parameters = take("best_parameters");
+  return c;
+}
+
 const char* name_of(Stop stop) {
   switch (stop) {
     case Stop::completed: return "completed";
@@ -118,10 +199,8 @@ const char* name_of(Stop stop) {
 }
 
 py::dict result_dict(const FitResult& fitted) {
-  py::list records;
-  for (const EpochRecord& record : fitted.epochs) records.append(record_dict(record));
   py::dict answer;
-  answer["epochs"] = records;
+  answer["epochs"] = records_list(fitted.epochs);
   answer["stopped"] = name_of(fitted.stop);
   answer["message"] = fitted.message;
   answer["best_epoch"] = fitted.best_epoch;
@@ -131,11 +210,6 @@ py::dict result_dict(const FitResult& fitted) {
 }
 
 // --- Network ------------------------------------------------------------------------------------
-
-py::array new_array(DType dtype, const Shape& shape) {
-  if (dtype == DType::float64) return py::array_t<double>(shape);
-  return py::array_t<float>(shape);
-}
 
 void check_dtype(const char* operation, const char* name, DType dtype, const py::array& array) {
   if (dtype == DType::float64) {
@@ -233,7 +307,8 @@ class PyNetwork {
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
     {
       py::gil_scoped_release release;
-      network_->forward(view, input_scale, h, batch, threads, to);
+      const Call call(threads);
+      network_->forward(view, input_scale, h, batch, call.threads(), to);
     }
     return y;
   }
@@ -245,7 +320,8 @@ class PyNetwork {
     const Dataset d = dataset("evaluate", x, y, l, sample_weight, input_scale);
     check(batch >= 1, "evaluate: batch_size must be at least 1, found ", batch);
     py::gil_scoped_release release;
-    const ops::LossSums sums = network_->evaluate(d, l, batch, threads);
+    const Call call(threads);
+    const ops::LossSums sums = network_->evaluate(d, l, batch, call.threads());
     return {sums.mean_loss(), sums.mean_correct()};
   }
 
@@ -259,7 +335,8 @@ class PyNetwork {
     double value = 0;
     {
       py::gil_scoped_release release;
-      value = network_->loss_and_gradients(d, l, threads, clip_norm, dropout_seed);
+      const Call call(threads);
+      value = network_->loss_and_gradients(d, l, call.threads(), clip_norm, dropout_seed);
     }
     py::dict gradients;
     const auto& names = network_->parameters();
@@ -325,6 +402,18 @@ class PyNetwork {
         return !answer.is(py::bool_(false));
       };
     }
+    if (settings.contains("on_checkpoint")) {
+      options.on_checkpoint = [on_checkpoint = settings["on_checkpoint"].ptr(),
+                               dtype = network_->dtype()](const Checkpoint& state) {
+        py::gil_scoped_acquire acquire;
+        const py::handle write = on_checkpoint;
+        write(checkpoint_dict(state, dtype));
+      };
+      options.checkpoint_seconds = settings["checkpoint_seconds"].cast<double>();
+    }
+    if (settings.contains("resume")) {
+      options.resume = checkpoint_of(settings["resume"].cast<py::dict>(), network_->dtype());
+    }
     return member;
   }
 
@@ -339,6 +428,8 @@ class PyNetwork {
     FitResult fitted;
     {
       py::gil_scoped_release release;
+      const Call call(task.options.threads);
+      task.options.threads = call.threads();
       fitted = network_->fit(task.data, task.options);
     }
     return result_dict(fitted);
@@ -421,7 +512,8 @@ py::list fit_many(const Backend& backend, const py::list& networks, const py::li
   {
     py::gil_scoped_release release;
     refuse_not_finite_rows(members);
-    results = backend.train(members, threads, [&](const FleetProgress& progress) {
+    Call call(threads, static_cast<Index>(members.size()));
+    results = backend.train(members, call, [&](const FleetProgress& progress) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {

@@ -72,10 +72,13 @@ void run(Index count, int threads, const std::function<void(int, Index)>& task) 
   }
 }
 
+/// Descends from every start for every row of weights. `search`: steps over the exponents alone
+/// before that, 0 to solve the coefficients only; below 0 the starts lie next to their minima
+/// already.
 py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::string& loss_name,
                       double delta, const py::array& log_parameters, const py::array& log_examples,
                       const py::array& loss_values, const py::array& weights,
-                      const py::array& starts, bool far, int max_iterations, int threads) {
+                      const py::array& starts, int search, int max_iterations, int threads) {
   const Surface form = surface_named(form_name);
   const Loss loss = loss_named(loss_name);
   const double* x = doubles(log_parameters, "log_parameters", 1);
@@ -122,8 +125,8 @@ py::tuple fit_surface(const std::string& form_name, bool in_logs, const std::str
       const Index out = row * count + s;
       std::copy(theta0 + s * p, theta0 + (s + 1) * p, theta_out + out * p);
       model.enter(theta_out + out * p);
-      if (far) model.approach(worker.w.data(), theta_out + out * p);
-      const Descent descent = worker.minimizer.minimize(model, worker.w.data(), far, 1e-13,
+      if (search >= 0) model.approach(worker.w.data(), search, theta_out + out * p);
+      const Descent descent = worker.minimizer.minimize(model, worker.w.data(), search >= 0, 1e-13,
                                                         max_iterations, theta_out + out * p);
       model.leave(theta_out + out * p);
       objective_out[out] = descent.objective;
@@ -247,7 +250,7 @@ void bind_curves(py::module_& module) {
       module.def_submodule("curves", "Curve forms, surfaces and their robust fits.");
   curves.def("fit_surface", &fit_surface, py::arg("form"), py::arg("in_logs"), py::arg("loss"),
              py::arg("delta"), py::arg("log_parameters"), py::arg("log_examples"),
-             py::arg("loss_values"), py::arg("weights"), py::arg("starts"), py::arg("far"),
+             py::arg("loss_values"), py::arg("weights"), py::arg("starts"), py::arg("search"),
              py::arg("max_iterations"), py::arg("threads"));
   curves.def("fit_curves", &fit_curves, py::arg("forms"), py::arg("loss"), py::arg("delta"),
              py::arg("offsets"), py::arg("log_x"), py::arg("log_y"), py::arg("scale"),

@@ -10,6 +10,9 @@ namespace {
 constexpr double kLargestExponent = 8.0;
 // A term this many e-folds below the loss is zero to rounding.
 constexpr double kNegligible = 38.0;
+// A term that least squares at fixed exponents does without starts this many e-folds below the
+// loss: low enough to do no harm, high enough for a derivative to bring it back.
+constexpr double kAsleep = 6.0;
 
 double mean(Index n, const double* x) {
   double sum = 0.0;
@@ -244,12 +247,12 @@ SurfaceModel::Projection SurfaceModel::project(const double* weight, double alph
   return best;
 }
 
-void SurfaceModel::approach(const double* weight, double* theta) const {
+void SurfaceModel::approach(const double* weight, int steps, double* theta) const {
   double alpha = theta[3], beta = theta[4];
   Projection at = project(weight, alpha, beta);
   double lambda = 1e-2;
   int slow = 0;
-  for (int step = 0; step < 40 && slow < 3 && lambda < 1e6; ++step) {
+  for (int step = 0; step < steps && slow < 3 && lambda < 1e6; ++step) {
     const double a = at.hessian[0] * (1.0 + lambda) + 1e-300, b = at.hessian[1],
                  c = at.hessian[2] * (1.0 + lambda) + 1e-300;
     const double determinant = a * c - b * b;
@@ -275,7 +278,10 @@ void SurfaceModel::approach(const double* weight, double* theta) const {
       lambda *= 10.0;
     }
   }
-  for (int j = 0; j < 3; ++j) theta[j] = std::max(std::log(at.coefficient[j]), lower_[j] + 1.0);
+  const double asleep = lower_[0] + kNegligible - kAsleep;
+  for (int j = 0; j < 3; ++j) {
+    theta[j] = at.coefficient[j] > 0.0 ? std::max(std::log(at.coefficient[j]), lower_[j]) : asleep;
+  }
   theta[3] = alpha;
   theta[4] = beta;
 }

@@ -33,10 +33,11 @@ class SurfaceModel final : public Model {
   void leave(double* theta) const;
 
   /// Moves theta, from anywhere, to near a minimum of the sum of squares, by variable projection:
-  /// at fixed exponents L is linear in e^a, e^b and e^e, so that only the exponents are searched.
-  /// The valleys of all five together are long and bent. Residuals of log L are taken as relative
-  /// ones, and the ceiling of the rosenfeld form as far away.
-  void approach(const double* weight, double* theta) const;
+  /// at fixed exponents L is linear in e^a, e^b and e^e, so that only the exponents are searched,
+  /// for at most `steps` (0: the three coefficients are solved and the exponents stay). The valleys
+  /// of all five together are long and bent. Residuals of log L are taken as relative ones, and the
+  /// ceiling of the rosenfeld form as far away.
+  void approach(const double* weight, int steps, double* theta) const;
 
  private:
   struct Projection;

@@ -13,6 +13,9 @@ namespace {
 // reading them first.
 inline constexpr Index kStreamBytes = 1 << 20;
 
+template <class T>
+inline constexpr Index kPrefetchAhead = 2048 / static_cast<Index>(sizeof(T));
+
 /// y[i] = f(x[i], ...) over whole vectors and a last partial one.
 template <class T, class F, class... X>
 DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
@@ -24,7 +27,12 @@ DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
       store_partial(y, f(load_partial(x, ahead, T{0})...), ahead);
       i = ahead;
     }
-    for (; i + kLanes<T> <= n; i += kLanes<T>) stream(y + i, f(load(x + i)...));
+    // Two arrays are read faster when asked for ahead: two streams of reads and one of stores are
+    // more than the hardware follows well.
+    for (; i + kLanes<T> <= n; i += kLanes<T>) {
+      if constexpr (sizeof...(x) > 1) (__builtin_prefetch(x + i + kPrefetchAhead<T>), ...);
+      stream(y + i, f(load(x + i)...));
+    }
     stream_fence();
   }
   for (; i + kLanes<T> <= n; i += kLanes<T>) store(y + i, f(load(x + i)...));

@@ -19,16 +19,21 @@ constexpr Index kFewRows = 12;
 // The same for rounding, in elements.
 constexpr Index kTaskElements = 1 << 14;
 
-/// Cuts a product over columns (whole panels) first, then over rows.
+/// Cuts a product over columns (whole panels) first, then over rows. Neighbouring tasks, which the
+/// same thread does, lie beside each other along the shorter side: they share the longer factor.
 struct Cut {
   Cut(Index rows, Index panels, Index flops) {
     const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
     columns = std::clamp<Index>(panels, 1, tasks);
     const Index most = std::max<Index>(1, rows / kLeastRows);
     this->rows = std::min((tasks + columns - 1) / columns, most);
+    by_rows = rows > panels * kPanel<float>;
   }
   Index count() const { return rows * columns; }
+  Index row(Index task) const { return by_rows ? task / columns : task % rows; }
+  Index column(Index task) const { return by_rows ? task % columns : task / rows; }
   Index rows, columns;
+  bool by_rows;
 };
 
 }  // namespace
@@ -50,8 +55,8 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(m, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, m, 1);
-    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    const Part r = part(cut.row(task), cut.rows, m, 1);
+    const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = r.begin * ldy + c.begin;
     products.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
                            b == nullptr ? b : b + c.begin, activation, alpha,
@@ -100,8 +105,8 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
   const Index n = dw.out_features, k = dw.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, k, 1);
-    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    const Part r = part(cut.row(task), cut.rows, k, 1);
+    const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     products.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
                                    dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
                                    c.end - c.begin, r.end - r.begin);
@@ -115,8 +120,8 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(task % cut.rows, cut.rows, k, 1);
-    const Part c = part(task / cut.rows, cut.columns, n, kPanel<T>);
+    const Part r = part(cut.row(task), cut.rows, k, 1);
+    const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
                                  state1 == nullptr ? state1 : state1 + at,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import _core, _device, losses
+from dlcore import _device, losses
 from dlcore._settings import describe, integer, number
 
 if TYPE_CHECKING:
@@ -317,9 +317,9 @@ def scale(x: Array, given: float | None, remembered: float | None, operation: st
 
 
 def threads(given: object, operation: str) -> int:
-    """Return a number of threads; None means what `dlcore.info` calls "threads"."""
+    """Return a number of threads as the core takes it: 0 means those that are free."""
     if given is None:
-        return _core.default_threads()
+        return 0
     return integer(f"{operation}: threads", given, 1, 1024)
 
 

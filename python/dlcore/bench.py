@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(np.float32).eps)
 _REPETITIONS = 5
+_NOISY = 0.25  # spread of the typical case; a quiet machine has 1 to 5 %
 # Largest error of an element-wise function, in ulp (measured over [-20, 20]; the kernels promise
 # 4 at most), and for the sums of a product the bound of Higham 2002, section 3.1.
 _ULPS = {"relu": 0, "sigmoid": 3, "tanh": 3, "gelu": 6}
@@ -84,20 +85,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="dlcore bench", description=__doc__)
     parser.add_argument(
-        "--seconds", type=float, default=40.0, help="time for all measurements, default 40"
+        "--seconds",
+        type=float,
+        default=40.0,
+        help="time for all measurements, default 40; checks take 10 more",
     )
-    parser.add_argument("--threads", type=int, help="default: those that dlcore uses by itself")
+    parser.add_argument(
+        "--threads", type=int, help='default: those that dlcore uses by itself, see "dlcore info"'
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the results there")
     options = parser.parse_args(arguments)
     if not options.seconds > 0:
         parser.error(f"--seconds must be above 0, not {options.seconds:g}")
     if options.threads is not None and not 1 <= options.threads <= 1024:
         parser.error(f"--threads must lie in 1..1024, not {options.threads}")
+    if options.json is not None:
+        try:  # now and not after a minute
+            with open(options.json, "a", encoding="utf-8"):
+                pass
+        except OSError as error:
+            parser.error(f"--json {options.json} cannot be written: {error.strerror}")
     given = options.threads or info()["threads"]
     before = os.environ.get("DLCORE_NUM_THREADS")
     os.environ["DLCORE_NUM_THREADS"] = str(given)  # functional has no argument for it
     try:
-        return _run(options.seconds, min(given, info()["threads"]), options.json)
+        allowed = info()["threads"]
+        if given > allowed:
+            print(f"--threads {given}: this process may use {allowed} CPUs, which are taken")
+        return _run(options.seconds, min(given, allowed), options.json)
     finally:
         if before is None:
             del os.environ["DLCORE_NUM_THREADS"]
@@ -109,11 +124,14 @@ def _run(seconds: float, threads: int, json_file: str | None) -> int:
     about = info()
     print(
         f"dlcore {about['version']}, {about['kernels']} kernels, {threads} "
-        f"thread{'s'[: threads != 1]}, {_cpu()}"
+        f"thread{'s'[: threads != 1]}, {_cpu()}; about {seconds * 1.3 + 3:.0f} s"
     )
     limits = _limits(threads)
     each = seconds / _COUNT
-    print(f"{'':34} {'median':>10} {'fastest':>10} {'spread':>7}  rate")
+    print(
+        f"{'time of a call, or of one example':38} {'median':>10} {'fastest':>10} {'spread':>7} "
+        f"{'rate':>12} {'':9}   share"
+    )
     results = []
     for case in _cases(threads, each):
         result = _measure(case, each)
@@ -124,6 +142,11 @@ def _run(seconds: float, threads: int, json_file: str | None) -> int:
         result.share = _share(case, result, limits)
         print(_line(result), flush=True)
     print(_explain(limits))
+    if _median(result.spread for result in results if not result.wrong) > _NOISY:
+        print(
+            "Times of the same work differ much: other programs use this machine, and the figures "
+            "are too low. Stop them and run this again."
+        )
     wrong = sum(bool(result.wrong) for result in results)
     if json_file is not None:
         kept = {
@@ -181,13 +204,15 @@ def _explain(limits: dict[str, float]) -> str:
     copy = f"a copy in memory, {limits['copy'] * 1e-9:.1f} GB/s"
     if "fma" in limits:
         return (
-            f"shares: of the multiply-add peak, {limits['fma'] * 1e-9:.0f} GFLOP/s, and of {copy}"
+            f"share: products and training of the multiply-add peak, {limits['fma'] * 1e-9:.0f} "
+            f"GFLOP/s, functions of arrays of {copy}"
         )
     if "product" not in limits:
-        return f"shares: of {copy}"
+        return f"share: of {copy}"
     return (
-        f"shares: of the fastest product up to there, in the end {limits['product'] * 1e-9:.0f} "
-        f"GFLOP/s (dlcore-bench, which measures the machine's peak, is not installed), and of {copy}"
+        f"share: products and training of the fastest product up to there, in the end "
+        f"{limits['product'] * 1e-9:.0f} GFLOP/s (dlcore-bench, which measures the machine's peak, is "
+        f"not installed), functions of arrays of {copy}"
     )
 
 
@@ -221,12 +246,17 @@ def _measure(case: _Case, seconds: float) -> Result:
     return Result(case.name, median, times[0], spread, scale / median, case.unit)
 
 
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.0
+
+
 def _line(result: Result) -> str:
     if result.wrong:
-        return f"{result.name:34} WRONG, not timed: {result.wrong}"
+        return f"{result.name:38} WRONG, not timed: {result.wrong}"
     share = "" if result.share is None else f"  {100 * result.share:5.1f} %"
     return (
-        f"{result.name:34} {_time(result.seconds):>10} {_time(result.fastest):>10} "
+        f"{result.name:38} {_time(result.seconds):>10} {_time(result.fastest):>10} "
         f"{100 * result.spread:5.1f} % {result.rate:12,.1f} {result.unit:9}{share}"
     )
 

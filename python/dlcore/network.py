@@ -532,6 +532,7 @@ class Network:
         precision: str | None = None,
         input_scale: float | None = None,
         statistics: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[int, int, int], object] = False,
     ) -> History:
         """Train on `x` and `y`; called again, go on training.
@@ -595,6 +596,11 @@ class Network:
             Whether to measure the health of each dense layer, which takes some time:
             gradient and weight norms, dead and saturated units, in `History.layers`. The weights
             get the same bits with and without.
+        checkpoint : path, optional
+            File that keeps the state of the fit, written several times a second at most. If it is
+            there when the same fit is called again, on a network built alike and the same
+            data, the fit goes on from it and ends with the same bits; a fit that ends removes it.
+            A process that is killed so loses the running epoch and half a second.
         progress : bool or callable, default False
             True shows a progress line on the standard error stream. A callable gets (epoch, steps
             done in it, steps in it), at most every 50 ms.
@@ -645,6 +651,7 @@ class Network:
             precision=precision,
             input_scale=input_scale,
             statistics=statistics,
+            checkpoint=checkpoint,
         )
 
     def summary(

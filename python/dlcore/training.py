@@ -15,6 +15,7 @@ import numpy as np
 
 from dlcore import _inputs, losses, optimizers
 from dlcore._settings import describe, integer
+from dlcore.checkpoint import Checkpoint
 from dlcore.history import (
     DivergenceWarning,
     EarlyStopping,
@@ -96,6 +97,7 @@ class Training:
         precision: Any,
         input_scale: Any,
         statistics: Any,
+        checkpoint: Any = None,
         subset: Any = None,
         line: ProgressLine | None = None,
     ) -> None:
@@ -149,6 +151,13 @@ class Training:
         if validation_data is not None:
             self._measures += [f"val_{name}" for name in self._measures]
         self._measures += ["learning_rate", "seconds", "examples_per_second"]
+        self._checkpoint = None
+        if checkpoint is not None:
+            place = network.device, self._precision
+            self._checkpoint = Checkpoint(
+                checkpoint, operation, network, self.x, self.y, self.settings, place
+            )
+            self.settings |= self._checkpoint.settings
 
     def finish(self, result: FitResult) -> History:
         """Return the record of the fit."""
@@ -173,6 +182,11 @@ class Training:
             self._precision = network.precision
         else:
             self._precision = network._check_precision(given, f"{self._operation}: precision")
+
+    def forget(self) -> None:
+        """Remove the checkpoint, which is no longer needed."""
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
 
     def _examples(self, x: Any, what: str) -> Array:
         network = self._network
@@ -301,6 +315,7 @@ def fit(network: Network, x: Any, y: Any, threads: Any, progress: Any, **options
             on_progress=between_steps if callable(listener) else None,
         )
     history = training.finish(result)
+    training.forget()
     if history.stopped == "diverged":
         warnings.warn(history.message, DivergenceWarning, stacklevel=3)
     return history

@@ -10,11 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlcore.scaling.advice import SurfaceAdvice as SurfaceAdvice
+    from dlcore.scaling.advice import advise as advise
+    from dlcore.scaling.compute import OptimalSplit as OptimalSplit
+    from dlcore.scaling.compute import isoflop_parabola as isoflop_parabola
     from dlcore.scaling.curves import WARNINGS as WARNINGS
     from dlcore.scaling.curves import Forecast as Forecast
     from dlcore.scaling.curves import LearningCurve as LearningCurve
-    from dlcore.scaling.decisions import advise as advise
+    from dlcore.scaling.decisions import Choice as Choice
+    from dlcore.scaling.decisions import Crossing as Crossing
+    from dlcore.scaling.decisions import Plateau as Plateau
+    from dlcore.scaling.decisions import Requirement as Requirement
     from dlcore.scaling.decisions import cheapest as cheapest
+    from dlcore.scaling.estimates import Estimate as Estimate
     from dlcore.scaling.fits import CurveFit as CurveFit
     from dlcore.scaling.fits import fit as fit
     from dlcore.scaling.forms import FORMS as FORMS
@@ -22,31 +30,35 @@ if TYPE_CHECKING:
     from dlcore.scaling.study import Study as Study
     from dlcore.scaling.summary import Advice as Advice
     from dlcore.scaling.summary import Curve as Curve
-    from dlcore.scaling.summary import Estimate as Estimate
     from dlcore.scaling.surface import LossSurface as LossSurface
     from dlcore.scaling.surface import SurfaceFit as SurfaceFit
     from dlcore.scaling.surface import fit_surface as fit_surface
-    from dlcore.scaling.surface import isoflop_parabola as isoflop_parabola
 
 # Public name -> module of this package that has it.
 _WHERE = {
     "Advice": "summary",
+    "Choice": "decisions",
+    "Crossing": "decisions",
     "Curve": "summary",
     "CurveFit": "fits",
-    "Estimate": "summary",
+    "Estimate": "estimates",
     "FORMS": "forms",
     "Forecast": "curves",
     "LearningCurve": "curves",
     "LossSurface": "surface",
+    "OptimalSplit": "compute",
     "Outcome": "study",
+    "Plateau": "decisions",
+    "Requirement": "decisions",
     "Study": "study",
+    "SurfaceAdvice": "advice",
     "SurfaceFit": "surface",
     "WARNINGS": "curves",
-    "advise": "decisions",
+    "advise": "advice",
     "cheapest": "decisions",
     "fit": "fits",
     "fit_surface": "surface",
-    "isoflop_parabola": "surface",
+    "isoflop_parabola": "compute",
 }
 
 

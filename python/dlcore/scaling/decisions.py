@@ -16,165 +16,16 @@ from numpy.typing import NDArray
 
 from dlcore._core import curves as _native
 from dlcore.scaling.curves import UNITS, WARNINGS
+from dlcore.scaling.diagnosis import FEWEST, covariance
 from dlcore.scaling.forms import log_values
 from dlcore.scaling.intervals import LARGEST_HORIZON, LARGEST_RATIO, OCTAVE, table
-from dlcore.scaling.surface import FLOOR_GAIN, SurfaceAdvice
 
 if TYPE_CHECKING:
     from dlcore.scaling.fits import CurveFit
-    from dlcore.scaling.surface import SurfaceFit
 
 Array = NDArray[np.float64]
 
-FEWEST = 4  # points below which nothing can be forecast
-FEW = 6  # points below which a warning is due
-SHORT = 1.5  # octaves
-RISE = 0.02  # of log y, below which a rise is not spoken of
 _FAR = 40.0  # octaves beyond the data at which a curve has reached what it tends to
-
-
-# What is wrong with a curve
-
-
-def diagnose(fit: CurveFit) -> tuple[tuple[str, ...], bool]:
-    """Find what makes forecasts of a curve doubtful.
-
-    Parameters
-    ----------
-    fit : CurveFit
-
-    Returns
-    -------
-    codes : tuple of str
-        Of :data:`dlcore.scaling.WARNINGS`.
-    hopeless : bool
-        Whether nothing beyond the data can be forecast.
-    """
-    codes = list(fit.curve.warnings)
-    hopeless = False
-    n = len(fit.curve)
-    if n < FEW:
-        codes.append("TOO_FEW_POINTS")
-        hopeless = n < FEWEST
-    if fit.span < SHORT:
-        codes.append("SHORT_SPAN")
-    if n >= FEWEST:
-        grain = 0.29 * fit.curve.resolution / float(np.median(fit.curve.positive))
-        level = math.hypot(_local_noise(fit.log_x, fit.log_y), grain)
-        rise, descent = _rises(fit.log_x, fit.log_y, max(RISE, 4 * level))
-        if rise > 0:
-            codes.append("RISING")
-            hopeless = rise > 8 * level
-        if descent:
-            codes.append("DOUBLE_DESCENT")
-            hopeless = hopeless or descent == "recent"
-        place = _break(fit)
-        if place is not None:
-            late = place > fit.log_x[-1] - OCTAVE or (fit.log_x > place).sum() < 4
-            codes.append("BREAK_AT_END" if late else "BREAK")
-            hopeless = hopeless or late
-        if fit.members and not _identified(fit):
-            codes.append("EXPONENT_NOT_IDENTIFIED")
-        ahead = np.array([fit.log_x[-1] + OCTAVE])
-        _, features = fit.features(ahead)
-        if features.parts[0, 1] > max(3 * features.parts[0, 0], 0.05):
-            codes.append("FORMS_DISAGREE")
-        if float(table().agreement(features.horizon, fit.backtests)[0]) > 3:
-            codes.append("BACKTEST_FAILED")
-    return tuple(dict.fromkeys(codes)), hopeless
-
-
-def _local_noise(log_x: Array, log_y: Array) -> float:
-    """Noise of log y from how far points lie off the line between their neighbours."""
-    if len(log_x) < 3:
-        return 0.0
-    left = (log_x[2:] - log_x[1:-1]) / (log_x[2:] - log_x[:-2])
-    off = log_y[1:-1] - left * log_y[:-2] - (1 - left) * log_y[2:]
-    off /= np.sqrt(1 + left**2 + (1 - left) ** 2)
-    # Early on the curve itself bends between neighbours.
-    return 1.4826 * float(np.median(np.abs(off[-max(5, len(off) // 2) :])))
-
-
-def _smooth(log_y: Array) -> Array:
-    """Mean of three neighbours."""
-    padded = np.concatenate([log_y[:1], log_y, log_y[-1:]])
-    result: Array = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
-    return result
-
-
-def _rises(log_x: Array, log_y: Array, least: float) -> tuple[float, str]:
-    """How far the error has risen at the end, and whether it rose and fell before ("past", "recent").
-
-    Rises up to ``least`` do not count.
-    """
-    y = _smooth(log_y) if len(log_y) >= 8 else log_y
-    lowest = np.minimum.accumulate(y)
-    above = y - lowest
-    if float(above.max()) <= least:
-        return 0.0, ""
-    if float(above[-1]) > least:
-        # Still above where it began: rising, unless it has turned down again.
-        turned = float(above.max() - above[-1]) > least
-        return (0.0, "recent") if turned else (float(above[-1]), "")
-    # The last rise is over once the curve is below where it began.
-    top = int(np.max(np.nonzero(above > least)[0]))
-    began = lowest[top]
-    after = np.nonzero(y[top:] < began)[0]
-    if len(after) == 0 or log_x[-1] - log_x[top + after[0]] < 1.5 * OCTAVE:
-        return 0.0, "recent"
-    return 0.0, "past"
-
-
-def _break(fit: CurveFit) -> float | None:
-    """Log x of a break that the data show beyond doubt."""
-    origin = fit.origins[0]
-    if origin.count < 10:
-        return None
-    place = fit.names.index("bnsl")
-    smooth = [i for i, name in enumerate(fit.names) if name not in ("bnsl", "exp4")]
-    misfit = np.abs(origin.residuals).mean(axis=1)
-    broken, best = misfit[place] + 1e-9, misfit[smooth].min() + 1e-9
-    # Evidence for it, in units of log likelihood, after its two more parameters.
-    if origin.count * math.log(best / broken) < 10 + 4:
-        return None
-    parameters = origin.parameters[place]
-    change, sharp = float(parameters[3]), math.exp(float(parameters[5]))
-    # A broad bend is curvature, not a break.
-    if abs(change) < 0.1 or sharp > 0.35 * fit.span * OCTAVE / 4:
-        return None
-    return float(parameters[4])
-
-
-def _covariance(fit: CurveFit, place: int) -> tuple[Array, Array]:
-    """Gauss-Newton covariance of a form's parameters at robust noise, and its Jacobian."""
-    origin = fit.origins[0]
-    form = fit.forms[place]
-    jacobian, _ = _native.curve_derivatives(
-        form.native, np.ascontiguousarray(origin.parameters[place]), fit.log_x
-    )
-    n = origin.count
-    level = 1.2533 * float(np.abs(origin.residuals[place]).mean())
-    level *= math.sqrt(n / max(n - form.size, 1))
-    size = np.sqrt((jacobian**2).sum(axis=0)) + 1e-12
-    scaled = jacobian / size
-    # A direction that the data do not see must not blow up what they do see.
-    values, vectors = np.linalg.eigh(scaled.T @ scaled)
-    inverse = (vectors / np.maximum(values, 1e-8)) @ vectors.T
-    # 1.57 is the price of absolute values under normal noise.
-    factor = 1.57 if fit.loss != "l2" else 1.0
-    return factor * level**2 * inverse / np.outer(size, size), jacobian
-
-
-def _identified(fit: CurveFit) -> bool:
-    """Whether the exponent of the leading form is known to within its own size."""
-    place = fit.names.index(fit.leading)
-    form = fit.forms[place]
-    covariance, _ = _covariance(fit, place)
-    for index in form.exponents:
-        value = abs(float(fit.origins[0].parameters[place][index]))
-        if form.name != "bnsl" and math.sqrt(max(covariance[index, index], 0)) > value:
-            return False
-    return True
 
 
 # How much is needed
@@ -210,11 +61,11 @@ class Requirement:
         unit = UNITS[self.kind]
         if self.status == "not reachable":
             return f"an error of {self.target:.4g} is not reachable: below the floor"
-        low = "" if self.low is None else f", at least {self.low:.3g}"
+        low = "" if self.low is None or self.low < 1 else f", at least {self.low:.3g} {unit}"
         if self.status == "ok":
             return f"{self.value:.3g} {unit} ({self.low:.3g} to {self.high:.3g})"
         why = "; ".join(WARNINGS[code] for code in self.warnings)
-        return f"undetermined{low} {unit}" + (f" ({why})" if why else "")
+        return f"undetermined{low}" + (f" ({why})" if why else "")
 
 
 def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement:
@@ -230,12 +81,24 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
     Returns
     -------
     Requirement
-        "not reachable" where the target lies below what the curve tends to by more than the interval.
+        "not reachable" where the target lies below what the curve tends to: below the interval as far
+        as forecasts are trusted, and below the floors, with their errors, of the forms that fit.
 
     Raises
     ------
     ValueError
         If the target is not a positive number within the bounds.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> found = fit(LearningCurve(x, [0.05 + 2 * m**-0.5 for m in x], bounds=(0, 1)))
+    >>> need = required(found, 0.06)  # truly 40,000
+    >>> need.status, round(need.value, -4), need.low < 40000 < need.high
+    ('ok', 40000.0, True)
+    >>> print(required(found, 0.01))
+    an error of 0.01 is not reachable: below the floor
     """
     low_bound, high_bound = fit.curve.bounds
     if not (math.isfinite(target) and target > 0 and low_bound <= target <= high_bound):
@@ -263,8 +126,8 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
         far = last + np.linspace(trusted, _FAR * OCTAVE, 400)
         later = fit.log_forecast(far)
         reached = _first_below(far, later, goal)
-        end = float(later.min())
-        if reached is None and not hopeless and end + below * float(scale[-1]) > goal:
+        end = float(later.min()) + below * float(scale[-1])
+        if not hopeless and end > goal and _above_for_ever(fit, goal) >= (1 + interval) / 2:
             codes.append("NOT_REACHABLE")
             return Requirement(
                 target, None, None, None, "not reachable", tuple(codes), fit.curve.kind
@@ -289,6 +152,25 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
         tuple(dict.fromkeys(codes)),
         fit.curve.kind,
     )
+
+
+def _above_for_ever(fit: CurveFit, goal: float) -> float:
+    """Share of the forms, by their evidence, whose floor lies above the goal, with its error."""
+    origin = fit.origins[0]
+    share = np.sqrt(origin.weights)
+    share /= share.sum()
+    far = fit.log_x[-1:] + _FAR * OCTAVE
+    total = 0.0
+    for place, form in enumerate(fit.forms):
+        if share[place] < 1e-3:
+            continue
+        parameters = np.ascontiguousarray(origin.parameters[place])
+        value = float(log_values(form.native, parameters, far)[0, 0])
+        spread, _ = covariance(fit, place)
+        slope = _native.curve_derivatives(form.native, parameters, far)[0][0]
+        error = math.sqrt(max(float(slope @ spread @ slope), 0.0) + 1e-12)
+        total += float(share[place]) * NormalDist().cdf(max(min((value - goal) / error, 8), -8))
+    return total
 
 
 def _first_below(log_x: Array, values: Array, goal: float) -> float | None:
@@ -375,6 +257,15 @@ def plateau(
     ------
     ValueError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> plateau(fit(LearningCurve(x, [0.2 + 30 / m for m in x]))).flat
+    True
+    >>> plateau(fit(LearningCurve(x, [3 * m**-0.3 for m in x]))).flat
+    False
     """
     if not 0 < relative_gain < 1:
         raise ValueError(
@@ -423,12 +314,12 @@ def log_gain(fit: CurveFit, per: float) -> tuple[float, float]:
             continue
         parameters = np.ascontiguousarray(origin.parameters[place])
         values = log_values(form.native, parameters, ends)[0]
-        covariance, _ = _covariance(fit, place)
+        spread, _ = covariance(fit, place)
         slopes, _ = _native.curve_derivatives(form.native, parameters, ends)
         direction = slopes[0] - slopes[1]
         fall = float(np.clip(values[0] - values[1], -5, 5))
         mean += share[place] * fall
-        own = float(direction @ covariance @ direction)
+        own = float(direction @ spread @ direction)
         square += share[place] * (min(max(own, 0.0), 25.0) + fall**2)
     variance = max(square - mean**2, 0.0)
     if fit.curve.se is not None:
@@ -456,7 +347,7 @@ class Crossing:
         "ok" or "undetermined".
     warnings : tuple of str
     better_before, better_after : str
-        "first" or "second", the one whose error is smaller.
+        "first" or "second", the one whose error is smaller just before and from then on.
     """
 
     exists: bool | None
@@ -486,6 +377,16 @@ def crossing(first: CurveFit, second: CurveFit, interval: float = 0.9) -> Crossi
     ------
     ValueError
         If the curves are not over the same kind of x, or share no range.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> simple = fit(LearningCurve(x, [0.2 + 2 / m for m in x]))
+    >>> network = fit(LearningCurve(x, [0.1 + 4 * m**-0.5 for m in x]))
+    >>> found = crossing(simple, network)  # truly near 1,570
+    >>> found.exists, found.better_after, 1500 < found.value < 1650
+    (True, 'second', True)
     """
     if first.curve.kind != second.curve.kind:
         raise ValueError(
@@ -526,6 +427,7 @@ def crossing(first: CurveFit, second: CurveFit, interval: float = 0.9) -> Crossi
             after,
         )
     i = int(signs[-1])
+    before = "first" if gap[i] < 0 else "second"
     at = log_x[i] + gap[i] / (gap[i] - gap[i + 1]) * (log_x[i + 1] - log_x[i])
     left = np.nonzero(sure[: i + 1])[0]
     right = np.nonzero(sure[i + 1 :])[0]
@@ -600,6 +502,18 @@ def cheapest(
     ------
     ValueError
         If there is no fit.
+
+    Examples
+    --------
+    >>> from dlcore.scaling import LearningCurve, fit
+    >>> x = [100 * 2**j for j in range(9)]
+    >>> simple = fit(LearningCurve(x, [0.2 + 2 / m for m in x]))
+    >>> network = fit(LearningCurve(x, [0.1 + 4 * m**-0.5 for m in x]))
+    >>> for m in (1600, 51200):
+    ...     choice = cheapest({"simple": simple, "network": network}, m, delta=0.01)
+    ...     print(choice.cheapest, choice.status)
+    simple ok
+    network ok
     """
     if not fits:
         raise ValueError("cheapest: fits needs at least one fit")
@@ -630,153 +544,3 @@ def cheapest(
         "undetermined" if undecided else "ok",
         tuple(dict.fromkeys(codes)),
     )
-
-
-# Data or size
-
-_DRAWS = 300  # of each view of a surface
-_STEP = 1e-4  # of a numerical derivative, in logarithms
-
-
-def advise(
-    fit: SurfaceFit,
-    m: float,
-    parameters: float,
-    cost_example: float,
-    cost_parameter: float,
-    confidence: float = 0.9,
-) -> SurfaceAdvice:
-    """Compare what a unit of cost gains in examples and in parameters.
-
-    The surface is looked at in three ways: as fitted, by the other form, and as fitted with the runs
-    near the question counting most. Each is resampled; the answer is given where they agree.
-
-    Parameters
-    ----------
-    fit : SurfaceFit
-    m, parameters : float
-        Where one is now.
-    cost_example, cost_parameter : float
-        Price of one more example and of one more parameter, in any common unit.
-    confidence : float, default 0.9
-        Probability needed for an answer.
-
-    Returns
-    -------
-    SurfaceAdvice
-
-    Raises
-    ------
-    ValueError
-        If an argument is not positive, or ``confidence`` not above 0.5 and below 1.
-    """
-    for name, value in (
-        ("m", m),
-        ("parameters", parameters),
-        ("cost_example", cost_example),
-        ("cost_parameter", cost_parameter),
-    ):
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"advise: {name} needs a positive number, found {value!r}")
-    if not 0.5 < confidence < 1:
-        raise ValueError(
-            f"advise: confidence needs a share between 0.5 and 1, found {confidence!r}"
-        )
-    log_m, log_n = math.log(m), math.log(parameters)
-    prices = math.log(parameters * cost_parameter) - math.log(m * cost_example)
-    views = fit.views(log_m, log_n, _DRAWS)
-    own = _Marginal.of(fit, fit.vector, log_m, log_n)
-    ratios, remains, loss_draws = [], [], []
-    sides = []
-    for view, draws in views:
-        point = _Marginal.of(view, view.vector, log_m, log_n)
-        sides.append(float(point.log_ratio[0]) + prices > 0)
-        drawn = _Marginal.of(view, draws, log_m, log_n)
-        ratios.append(drawn.log_ratio + prices)
-        remains.append(drawn.remaining)
-        loss_draws.append((view, draws))
-    ratio = np.concatenate(ratios)
-    remaining = np.concatenate(remains)
-    probability = float(np.mean([np.mean(part > 0) for part in ratios]))
-    low, high = (float(v) for v in np.percentile(ratio, [5, 95]))
-    least, most = (float(v) for v in np.percentile(remaining, [5, 95]))
-    codes = list(fit.warnings)
-    agree = len(set(sides)) == 1
-    if fit.misfit():
-        # No smooth law holds here; the runs next to the question must say the same.
-        slopes, covariance = fit.slopes(log_m, log_n)
-        direction = np.array([math.exp(prices), -1.0])
-        better = -float(direction @ slopes)
-        spread = math.sqrt(max(float(direction @ covariance @ direction), 1e-30))
-        agree = agree and (better > 0) == sides[0] and abs(better) > 1.645 * spread
-    if not agree:
-        codes.append("LOCAL_DISAGREEMENT")
-    reach = math.log(16)
-    for value, known in ((log_m, fit.surface.examples), (log_n, fit.surface.parameters)):
-        if not math.log(known.min()) - reach <= value <= math.log(known.max()) + reach:
-            codes.append("FAR_EXTRAPOLATION")
-    if "FAR_EXTRAPOLATION" in codes:
-        answer = "undecided"
-    elif most < FLOOR_GAIN:
-        answer = "at_floor"
-    elif agree and probability >= confidence:
-        answer = "more_data"
-    elif agree and probability <= 1 - confidence:
-        answer = "larger_network"
-    else:
-        answer = "undecided"
-    value = math.exp(float(own.log_loss[0]))
-    return SurfaceAdvice(
-        answer,
-        gain_data=value * float(own.by_data[0]) / (m * cost_example),
-        gain_parameters=value * float(own.by_size[0]) / (parameters * cost_parameter),
-        log_ratio=(float(own.log_ratio[0]) + prices, low, high),
-        probability=probability,
-        remaining=(float(own.remaining[0]), least, most),
-        next_run=_most_telling(loss_draws, ratios, log_m, log_n),
-        warnings=tuple(dict.fromkeys(codes)),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Marginal:
-    """Elasticities of the loss at a point, one per row of vectors."""
-
-    log_loss: Array
-    by_data: Array  # -dlog L / dlog m
-    by_size: Array
-    remaining: Array  # relative fall for twice of both
-
-    @classmethod
-    def of(cls, fit: SurfaceFit, vectors: Array, log_m: float, log_n: float) -> _Marginal:
-        sizes = np.array([log_n, log_n, log_n, log_n + _STEP, log_n - _STEP, log_n + OCTAVE])
-        data = np.array([log_m, log_m + _STEP, log_m - _STEP, log_m, log_m, log_m + OCTAVE])
-        v = fit.log_loss(vectors, sizes, data)
-        return cls(
-            v[:, 0],
-            np.maximum((v[:, 2] - v[:, 1]) / (2 * _STEP), 1e-9),
-            np.maximum((v[:, 4] - v[:, 3]) / (2 * _STEP), 1e-9),
-            -np.expm1(v[:, 5] - v[:, 0]),
-        )
-
-    @property
-    def log_ratio(self) -> Array:
-        """Of the elasticities."""
-        result: Array = np.log(self.by_data) - np.log(self.by_size)
-        return result
-
-
-def _most_telling(
-    draws: list[tuple[SurfaceFit, Array]], ratios: list[Array], log_m: float, log_n: float
-) -> tuple[float, float]:
-    """The next run whose loss says most about which is the better buy."""
-    ratio = np.concatenate(ratios)
-    best, choice = -1.0, (log_m, log_n)
-    for more_m, more_n in ((OCTAVE, 0.0), (0.0, OCTAVE), (OCTAVE, OCTAVE)):
-        at = np.array([log_n + more_n]), np.array([log_m + more_m])
-        losses = np.concatenate([view.log_loss(vectors, *at)[:, 0] for view, vectors in draws])
-        spread = float(losses.var()) + draws[0][0].noise ** 2
-        told = float(np.mean((losses - losses.mean()) * (ratio - ratio.mean()))) ** 2 / spread
-        if told > best:
-            best, choice = told, (log_m + more_m, log_n + more_n)
-    return math.exp(choice[0]), math.exp(choice[1])

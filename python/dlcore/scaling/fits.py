@@ -23,7 +23,6 @@ from dlcore.scaling.forms import (
     ENSEMBLE,
     FORMS,
     LAST,
-    STRIDE,
     Form,
     Problem,
     fit_problems,
@@ -42,6 +41,7 @@ from dlcore.scaling.intervals import (
     roughness,
     table,
 )
+from dlcore.scaling.resampling import CurveBootstrap, resample
 
 if TYPE_CHECKING:
     from dlcore.scaling.decisions import Crossing, Plateau, Requirement
@@ -57,9 +57,21 @@ _ORIGINS = 5
 _PRIOR = {"power": 0.02}
 # Evidence counts as that of at most so many points: neighbours on a dense curve are not independent.
 _EVIDENCE = 20
+_NEAR = 0.15  # octaves within which points tell of each other, where they lie so close
 _LARGEST = 50.0  # of anything that a log of y may be off by
 # The shrinkage expected before back-tests, and how much that counts.
 _KEEP, _KEEP_WEIGHT = 0.5, 0.2
+
+
+# What a fit works out once, and a member of it anew.
+_CACHED = (
+    "standard_errors",
+    "backtests",
+    "rough",
+    "_diagnosis",
+    "_global_residuals",
+    "_usual_residual",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +266,7 @@ class CurveFit:
                     f"member: name needs one of {', '.join([*self.names, LAST])}, found {name!r}"
                 )
         result = copy.copy(self)
-        for cached in ("standard_errors", "backtests", "rough", "_diagnosis"):
+        for cached in _CACHED:
             result.__dict__.pop(cached, None)
         result._choose(name, () if name == LAST else (name,), False)
         return result
@@ -416,53 +428,17 @@ class CurveFit:
             If the curve has no parameters or not what the kind needs.
         """
         form, parameters = self._leading()
-        if resamples < 2:
-            raise ValueError(f"bootstrap: resamples needs at least 2, found {resamples}")
-        n = len(self.curve)
-        if kind == "auto":
-            if self.curve.counts.min() >= 3:
-                kind = "seeds"
-            else:
-                kind = "cases" if n >= 4 * form.size else "residuals"
-        generator = np.random.default_rng(seed)
-        fitted = log_values(form.native, parameters, self.log_x)[0]
-        problems = []
-        if kind == "cases":
-            for _ in range(resamples):
-                counts = np.bincount(generator.integers(0, n, n), minlength=n)
-                kept = counts > 0
-                problems.append(
-                    Problem(
-                        self.log_x[kept],
-                        self.log_y[kept],
-                        np.ones(int(kept.sum())),
-                        counts[kept].astype(float),
-                    )
-                )
-        elif kind == "residuals":
-            residuals = (self.log_y - fitted) * math.sqrt(n / max(n - form.size, 1))
-            for _ in range(resamples):
-                drawn = residuals[generator.integers(0, n, n)]
-                problems.append(Problem(self.log_x, fitted + drawn, np.ones(n), np.ones(n)))
-        elif kind == "seeds":
-            if self.curve.counts.min() < 2:
-                raise ValueError("bootstrap: kind 'seeds' needs at least two values at every x")
-            groups = np.split(self.curve.raw[:, 1], np.cumsum(self.curve.counts)[:-1])
-            for _ in range(resamples):
-                means = np.array([generator.choice(group, len(group)).mean() for group in groups])
-                means = np.maximum(means, self.curve.positive.min())
-                problems.append(Problem(self.log_x, np.log(means), np.ones(n), np.ones(n)))
-        else:
-            raise ValueError(
-                f"bootstrap: kind needs auto, cases, residuals or seeds, found {kind!r}"
-            )
-        warm = np.broadcast_to(parameters, (1, resamples, STRIDE))
-        found, _ = fit_problems(
-            [form.native], problems, self.loss, self.delta, 0, warm, self._threads
-        )
-        published = [form.publish(row) for row in found[0]]
-        return CurveBootstrap(
-            {name: np.array([row[name] for row in published]) for name in published[0]}, kind
+        return resample(
+            self.curve,
+            self._problem,
+            form,
+            parameters,
+            self.loss,
+            self.delta,
+            resamples,
+            seed,
+            kind,
+            self._threads,
         )
 
     # Forecasts
@@ -485,6 +461,14 @@ class CurveFit:
         ------
         ValueError
             If x_new is not positive or ``interval`` not a share.
+
+        Examples
+        --------
+        >>> x = [100 * 2**j for j in range(9)]
+        >>> found = fit(LearningCurve(x, [0.05 + 2 * m**-0.5 for m in x], bounds=(0, 1)))
+        >>> shown = found.predict([51200, 1e12])
+        >>> round(float(shown.value[0]), 3), shown.statuses, shown.warnings[0]
+        (0.059, ('ok', 'undetermined'), 'FAR_EXTRAPOLATION')
         """
         x = np.atleast_1d(np.asarray(x_new, np.float64))
         if x.ndim != 1 or not (np.isfinite(x) & (x > 0)).all():
@@ -542,11 +526,40 @@ class CurveFit:
 
     def log_forecast(self, log_x: Array) -> Array:
         """Log of the forecast, before bounds."""
+        value = self._global(log_x)
+        inside = log_x <= self.log_x[-1]
+        if not self.alone and inside.any():
+            # Where the data say otherwise than every form, the data are right.
+            mean, _, points = self._local_residuals(log_x[inside])
+            own = self._usual_residual**2 / points
+            value[inside] += mean * np.maximum(1 - own / np.maximum(mean**2, 1e-300), 0)
+        return value
+
+    def _global(self, log_x: Array) -> Array:
         origin = self.origins[0]
         mean = self.member_weights(origin) @ self.forecasts(origin, log_x)
         if self.alone:
-            return np.clip(mean, self._least, self._most)
+            result: Array = np.clip(mean, self._least, self._most)
+            return result
         return self._drawn(log_x, mean, origin)
+
+    @functools.cached_property
+    def _global_residuals(self) -> Array:
+        result: Array = self.log_y - self._global(self.log_x)
+        return result
+
+    @functools.cached_property
+    def _usual_residual(self) -> float:
+        return 1.4826 * float(np.median(np.abs(self._global_residuals))) + 1e-9
+
+    def _local_residuals(self, log_x: Array) -> tuple[Array, Array, Array]:
+        """Mean and mean square of the residuals near each x, and of how many points."""
+        away = np.abs(log_x[:, None] - self.log_x[None, :])
+        second = np.sort(away, axis=1)[:, min(1, away.shape[1] - 1)]
+        weight = np.exp(-0.5 * (away / np.maximum(second, _NEAR * OCTAVE)[:, None]) ** 2)
+        weight /= weight.sum(axis=1, keepdims=True)
+        mean = weight @ self._global_residuals
+        return mean, weight @ self._global_residuals**2, 1 / (weight**2).sum(axis=1)
 
     def _drawn(self, log_x: Array, mean: Array, origin: Origin) -> Array:
         """The forms' mean, drawn to the last value; inside the data this fades within an octave."""
@@ -631,7 +644,9 @@ class CurveFit:
             parts = features.parts[:, :2]
             # A normal quantile at 90 % is 1.645; both sides together have 2 * 1.645 of scale.
             low, high = shipped.limits(self.form, 0.9)
-            result[~beyond] = np.sqrt((parts**2).sum(axis=1)) * 2 * 1.645 / (high - low)
+            _, near, _ = self._local_residuals(log_x[~beyond])
+            square = (parts**2).sum(axis=1) + np.maximum(near - self._usual_residual**2, 0)
+            result[~beyond] = np.sqrt(square) * 2 * 1.645 / (high - low)
         return result
 
     # What is wrong with the curve
@@ -639,7 +654,7 @@ class CurveFit:
     @functools.cached_property
     def _diagnosis(self) -> tuple[tuple[str, ...], bool]:
         """Warning codes, and whether nothing can be forecast at all."""
-        from dlcore.scaling.decisions import diagnose
+        from dlcore.scaling.diagnosis import diagnose
 
         return diagnose(self)
 
@@ -679,31 +694,3 @@ class CurveFit:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.parameters.items())
         form = self.form if self.alone else f"{self.form}, leading {self.leading}"
         return f"CurveFit({form}: {shown})"
-
-
-@dataclass(frozen=True, eq=False)
-class CurveBootstrap:
-    """Parameters refitted to resamples.
-
-    Attributes
-    ----------
-    parameters : dict of str to array
-    kind : str
-        "cases", "residuals" or "seeds".
-    """
-
-    parameters: dict[str, Array]
-    kind: str
-
-    @property
-    def standard_errors(self) -> dict[str, float]:
-        """Standard deviations."""
-        return {name: float(values.std(ddof=1)) for name, values in self.parameters.items()}
-
-    def interval(self, level: float = 0.95) -> dict[str, tuple[float, float]]:
-        """Percentile intervals."""
-        tail = 50 * (1 - level)
-        return {
-            name: (float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail)))
-            for name, values in self.parameters.items()
-        }

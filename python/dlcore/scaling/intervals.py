@@ -157,13 +157,11 @@ class Table:
         low = np.array([pair[0] for pair in levels.values()])
         high = np.array([pair[1] for pair in levels.values()])
         where = _score(level)
-        if where > at[-1]:  # beyond the last level measured: in proportion
-            ratio = where / at[-1]
-            return float(low[-1] * ratio), float(high[-1] * ratio)
-        if where < at[0]:
-            ratio = where / at[0]
-            return float(low[0] * ratio), float(high[0] * ratio)
-        return float(np.interp(where, at, low)), float(np.interp(where, at, high))
+        # Beyond the levels measured: in proportion, from the middle of the nearest.
+        edge = min(max(where, at[0]), at[-1])
+        middle = float(np.interp(edge, at, 0.5 * (low + high)))
+        half = float(np.interp(edge, at, 0.5 * (high - low))) * where / edge
+        return middle - half, middle + half
 
     def covered(self, form: str, level: float) -> float:
         """Measured coverage at a nominal level."""

@@ -14,16 +14,28 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlcore._core import curves as _native
 from dlcore.data import DataError
-from dlcore.scaling.curves import column_numbers, find_column, plain_name, read_table
+from dlcore.scaling.columns import (
+    X_COLUMNS,
+    Y_COLUMNS,
+    column_numbers,
+    find_column,
+    plain_name,
+    read_table,
+)
+from dlcore.scaling.compute import OptimalSplit, isoflop_bias, optimal, required
+
+if TYPE_CHECKING:
+    from dlcore.scaling.advice import SurfaceAdvice
+    from dlcore.scaling.decisions import Requirement
 
 Array = NDArray[np.float64]
 
@@ -33,10 +45,12 @@ SURFACE_FORMS = {
 }
 LOSSES = ("huber", "lad", "l2")
 # At fixed exponents the rest is linear, and solved, so only exponents need a grid.
-_EXPONENTS = (0.05, 0.2, 0.45, 0.9, 1.6)
-_ITERATIONS = 300
-# A gain below this share of the loss, for twice the data and twice the size, is not worth its cost.
-FLOOR_GAIN = 0.02
+_EXPONENTS = (0.02, 0.08, 0.2, 0.45, 0.9, 1.6)
+# Steps per start. The best one goes on for twenty times as many: where noise hides a term, the valley
+# to the edge of what is possible takes a thousand and more.
+_ITERATIONS, _FINISH = 300, 6000
+# Steps over the exponents alone before a descent of all: a search, only the coefficients, or none.
+_SEARCH, _SOLVE, _NEAR = 40, 0, -1
 
 _PARAMETER_COLUMNS = {
     "parameters": "parameters",
@@ -52,7 +66,9 @@ _EXAMPLE_COLUMNS = {
     "n_train": "data",
     "data": "data",
 }
-_LOSS_COLUMNS = {"loss": "loss", "error": "rate", "y": "loss", "val_loss": "loss"}
+# Beside columns of their own, x and y are something else, such as places in a figure.
+_LOSS_COLUMNS = {**{name: kind for name, kind in Y_COLUMNS.items() if name != "y"}, "y": "loss"}
+_COMPUTE_COLUMNS = {name: kind for name, kind in X_COLUMNS.items() if kind == "compute"}
 
 
 class LossSurface:
@@ -91,13 +107,16 @@ class LossSurface:
             )
 
     @classmethod
-    def from_csv(cls, path: str | Path) -> LossSurface:
+    def from_csv(cls, path: str | Path, flops_per_example_parameter: float = 6) -> LossSurface:
         """Read a surface from a CSV file with a header.
 
         Parameters
         ----------
         path : str or Path
-            Columns parameters (or n, params), examples (or d, m, tokens) and loss (or error).
+            Columns parameters (or n, params, model_size), examples (or d, m, tokens) and loss (or
+            error). Where there is no column of examples, one of compute (or flops) gives them.
+        flops_per_example_parameter : float, default 6
+            k of compute = k * parameters * examples.
 
         Returns
         -------
@@ -109,23 +128,32 @@ class LossSurface:
             With one sentence that names the file, the row and the column.
         """
         columns, rows = read_table(Path(path))
+        plain = {plain_name(name) for name in columns}
+        by_compute = not plain & set(_EXAMPLE_COLUMNS) and bool(plain & set(_COMPUTE_COLUMNS))
         names = [
             find_column(columns, _PARAMETER_COLUMNS, path, "parameters")[0],
-            find_column(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
-            find_column(columns, _LOSS_COLUMNS, path, "loss")[0],
+            find_column(columns, _COMPUTE_COLUMNS, path, "compute")[0]
+            if by_compute
+            else find_column(columns, _EXAMPLE_COLUMNS, path, "examples")[0],
+            find_column(columns, _LOSS_COLUMNS, path, "loss or error")[0],
         ]
-        values = column_numbers(path, columns, rows, names)
+        size, other, loss = (np.array(v) for v in column_numbers(path, columns, rows, names))
         try:
-            return cls(*values)
+            if by_compute:
+                return cls(
+                    size, other / flops_per_example_parameter / _positive(names[0], size), loss
+                )
+            return cls(size, other, loss)
         except ValueError as error:
             raise DataError(f"{path}: {error}") from None
 
     @staticmethod
     def is_surface(path: str | Path) -> bool:
-        """Whether a CSV file's header has both parameters and examples."""
+        """Whether a CSV file's header has parameters (or N) and examples (or D, or compute)."""
         plain = {plain_name(name) for name in read_table(Path(path))[0]}
         sizes = plain & {"parameters", "params", "model_size"}
-        return bool(sizes) and bool(plain & set(_EXAMPLE_COLUMNS))
+        others = plain & {*_EXAMPLE_COLUMNS, *_COMPUTE_COLUMNS}
+        return {"n", "d"} <= plain or bool(sizes and others)
 
     def where(self, kept: ArrayLike) -> LossSurface:
         """The rows for which ``kept`` is true."""
@@ -227,17 +255,19 @@ def fit_surface(
         raise ValueError(
             f"fit_surface: form {form!r} needs at least {size} rows, found {len(surface)}"
         )
-    problem = _Problem(surface, form, loss, float(delta), residuals, threads or 0)
-    places = problem.grid() if starts is None else np.ascontiguousarray(starts, np.float64)
-    if places.ndim != 2 or places.shape[1] != size or not np.isfinite(places).all():
-        raise ValueError(f"fit_surface: starts needs finite numbers, (s, {size})")
-    found, objective, _, _ = problem.solve(np.ones((1, len(surface))), places, far=True)
-    best = int(np.argmin(objective[0]))
-    return SurfaceFit(problem, found[0, best], float(objective[0, best]))
+    problem = Problem(surface, form, loss, float(delta), residuals, threads or 0)
+    if starts is None:
+        vector, value = problem.best(np.ones(len(surface)))
+    else:
+        places = np.ascontiguousarray(starts, np.float64)
+        if places.ndim != 2 or places.shape[1] != size or not np.isfinite(places).all():
+            raise ValueError(f"fit_surface: starts needs finite numbers, (s, {size})")
+        vector, value = problem.best(np.ones(len(surface)), places)
+    return SurfaceFit(problem, vector, value)
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class Problem:
     """A surface with everything that says how it is fitted."""
 
     surface: LossSurface
@@ -247,7 +277,25 @@ class _Problem:
     residuals: str
     threads: int
 
-    def solve(self, weights: Array, starts: Array, far: bool) -> tuple[Array, Array, Any, Any]:
+    def best(self, weights: Array, starts: Array | None = None) -> tuple[Array, float]:
+        """The lowest place that any start leads to, and its objective."""
+        places = self.grid() if starts is None else starts
+        parts = [self.solve(weights[None, :], places, _SEARCH)]
+        if starts is None:
+            # The search sees relative residuals, not their logarithms, and may leave a shallow minimum.
+            parts.append(self.solve(weights[None, :], places[-(len(_EXPONENTS) ** 2) :], _SOLVE))
+        found, objective, _, converged = (np.concatenate(part, axis=1)[0] for part in zip(*parts))
+        at = int(np.argmin(objective))
+        vector, value = found[at], float(objective[at])
+        if not converged[at]:
+            further, lower, _, _ = self.solve(weights[None, :], vector[None, :], _NEAR, _FINISH)
+            if lower[0, 0] < value:
+                vector, value = further[0, 0], float(lower[0, 0])
+        return vector, value
+
+    def solve(
+        self, weights: Array, starts: Array, search: int, iterations: int = _ITERATIONS
+    ) -> tuple[Array, Array, Any, Any]:
         """Descend from every start for every row of weights."""
         found: tuple[Array, Array, Any, Any] = _native.fit_surface(
             self.form,
@@ -259,8 +307,8 @@ class _Problem:
             self.surface.loss,
             weights,
             starts,
-            far,
-            _ITERATIONS,
+            search,
+            iterations,
             self.threads,
         )
         return found
@@ -339,104 +387,6 @@ class SurfaceBootstrap:
         }
 
 
-@dataclass(frozen=True)
-class OptimalSplit:
-    """The split of a computation between size and data with the smallest loss.
-
-    Attributes
-    ----------
-    compute : float
-    parameters, examples, loss : float
-    parameters_interval, examples_interval, loss_interval : pair of float
-    exponent : float
-        a of N* ~ C^a; that of D* is 1 - a.
-    exponent_interval : pair of float
-    isoflop_bias : float
-        Relative error of D* that the vertices of isoFLOP parabolas would give here, from five budgets
-        over the data's range with points within 8 times of each optimum, without noise.
-    status : str
-        "undetermined" where an exponent is at its limit.
-    warnings : tuple of str
-    """
-
-    compute: float
-    parameters: float
-    examples: float
-    loss: float
-    parameters_interval: tuple[float, float]
-    examples_interval: tuple[float, float]
-    loss_interval: tuple[float, float]
-    exponent: float
-    exponent_interval: tuple[float, float]
-    isoflop_bias: float
-    status: str
-    warnings: tuple[str, ...]
-
-    @property
-    def ratio(self) -> float:
-        """Examples per parameter."""
-        return self.examples / self.parameters
-
-
-class SurfaceAdvice(str):
-    """What to buy next: the answer, a string, with what is behind it.
-
-    The string is "more_data", "larger_network", "at_floor" or "undecided".
-
-    Attributes
-    ----------
-    gain_data, gain_parameters : float
-        Fall of the loss per unit cost of examples, and of parameters.
-    log_ratio : tuple of float
-        Logarithm of the first over the second: value, low, high (90 %).
-    probability : float
-        That examples are the better buy, as far as the data tell.
-    remaining : tuple of float
-        Relative fall of the loss for twice the data and twice the size: value, low, high (90 %).
-    next_run : tuple of (float, float)
-        Examples and parameters of the run that would tell most.
-    warnings : tuple of str
-    """
-
-    gain_data: float
-    gain_parameters: float
-    log_ratio: tuple[float, float, float]
-    probability: float
-    remaining: tuple[float, float, float]
-    next_run: tuple[float, float]
-    warnings: tuple[str, ...]
-
-    def __new__(cls, answer: str, **facts: Any) -> Self:
-        advice = super().__new__(cls, answer)
-        advice.__dict__.update(facts)
-        return advice
-
-    @property
-    def answer(self) -> str:
-        """The string itself."""
-        return str(self)
-
-    @property
-    def status(self) -> str:
-        """ "undetermined" where the answer is "undecided"."""
-        return "undetermined" if self == "undecided" else "ok"
-
-    def explain(self) -> str:
-        """A sentence."""
-        m, size = self.next_run
-        said = {
-            "more_data": "more data gains more per cost than a larger network",
-            "larger_network": "a larger network gains more per cost than more data",
-            "at_floor": "neither more data nor a larger network gains what matters",
-            "undecided": "undecided",
-        }[self.answer]
-        said += f" (probability that data are the better buy {self.probability:.2f}"
-        said += f"; twice of both gains {100 * self.remaining[0]:.1f} %)"
-        if self == "undecided":
-            said += f"; run {m:.3g} examples with {size:.3g} parameters next"
-        return said
-
-
 class SurfaceFit:
     """A fitted surface; made by :func:`fit_surface`.
 
@@ -451,8 +401,8 @@ class SurfaceFit:
         Sum of the loss over the residuals.
     """
 
-    def __init__(self, problem: _Problem, vector: Array, objective: float) -> None:
-        self._problem = problem
+    def __init__(self, problem: Problem, vector: Array, objective: float) -> None:
+        self.problem = problem
         self.surface = problem.surface
         self.form = problem.form
         self.loss = problem.loss
@@ -476,10 +426,11 @@ class SurfaceFit:
     @functools.cached_property
     def standard_errors(self) -> dict[str, float]:
         """Bootstrap standard errors, 1,000 resamples."""
-        return self._draws.standard_errors
+        return self.draws.standard_errors
 
     @functools.cached_property
-    def _draws(self) -> SurfaceBootstrap:
+    def draws(self) -> SurfaceBootstrap:
+        """The bootstrap behind all intervals, 1,000 resamples."""
         return self.bootstrap(1000, seed=0)
 
     @property
@@ -541,11 +492,12 @@ class SurfaceFit:
         offsets = np.arange(resamples)[:, None] * count
         times = np.bincount((drawn + offsets).ravel(), minlength=resamples * count)
         weights = times.reshape(resamples, count)[:, labels].astype(np.float64)
-        return self._refit(weights)
+        return self.refit(weights)
 
-    def _refit(self, weights: Array) -> SurfaceBootstrap:
-        found, _, _, _ = self._problem.solve(
-            np.ascontiguousarray(weights), self.vector[None, :], far=False
+    def refit(self, weights: Array) -> SurfaceBootstrap:
+        """Fits to rows of weights of the runs, from the point estimate."""
+        found, _, _, _ = self.problem.solve(
+            np.ascontiguousarray(weights), self.vector[None, :], _NEAR
         )
         vectors = np.ascontiguousarray(found[:, 0])
         return SurfaceBootstrap(vectors, self._published(vectors))
@@ -592,9 +544,9 @@ class SurfaceFit:
             raise ValueError(f"predict: interval needs a share between 0 and 1, found {interval}")
         log_size, log_data = np.log(size), np.log(data)
         value = self.log_loss(self.vector, log_size, log_data)[0]
-        draws = self.log_loss(self._draws.vectors, log_size, log_data)
+        draws = self.log_loss(self.draws.vectors, log_size, log_data)
         # A residual, drawn anew for every resample, makes it an interval for a run.
-        noise = np.random.default_rng(0).choice(self._log_residuals, draws.shape)
+        noise = np.random.default_rng(0).choice(self.log_residuals, draws.shape)
         tail = 50 * (1 - interval)
         low, high = np.percentile(draws + noise, [tail, 100 - tail], axis=0)
         reach = math.log(16)
@@ -621,7 +573,8 @@ class SurfaceFit:
         )
 
     @functools.cached_property
-    def _log_residuals(self) -> Array:
+    def log_residuals(self) -> Array:
+        """Of log loss, enlarged for the parameters that were fitted."""
         fitted = self.log_loss(
             self.vector, np.log(self.surface.parameters), np.log(self.surface.examples)
         )[0]
@@ -633,98 +586,7 @@ class SurfaceFit:
     @property
     def noise(self) -> float:
         """Standard deviation of the residuals of log loss, robustly."""
-        return 1.4826 * float(np.median(np.abs(self._log_residuals))) + 1e-9
-
-    def views(
-        self, log_examples: float, log_parameters: float, draws: int
-    ) -> list[tuple[SurfaceFit, Array]]:
-        """Other ways to see the surface near a point, each with resampled vectors.
-
-        Parameters
-        ----------
-        log_examples, log_parameters : float
-            Logarithms of the point's coordinates.
-        draws : int
-            Resamples of each.
-
-        Returns
-        -------
-        list of (SurfaceFit, array)
-            As fitted, by the other form, and with the runs near the point counting most.
-        """
-        n = len(self.surface)
-        x, y = np.log(self.surface.parameters), np.log(self.surface.examples)
-        cells = np.unique(np.column_stack([x, y]), axis=0, return_inverse=True)[1].ravel()
-        generator = np.random.default_rng(0)
-        count = int(cells.max()) + 1
-        # Within a cell seeds are drawn again; cells too where there are enough of them.
-        weights = np.zeros((draws, n))
-        for row in weights:
-            chosen = generator.integers(0, count, count)
-            np.add.at(row, np.arange(n), np.bincount(chosen, minlength=count)[cells].astype(float))
-        away = ((x - log_parameters) / max(0.6 * float(np.ptp(x)), 0.5)) ** 2
-        away += ((y - log_examples) / max(0.6 * float(np.ptp(y)), 0.5)) ** 2
-        near = np.exp(-0.5 * (away - away.min()))
-        other = "rosenfeld" if self.form == "chinchilla" else "chinchilla"
-        found = [(self, self._refit(weights).vectors)]
-        for form, focus in ((other, np.ones(n)), (self.form, near)):
-            if n < len(SURFACE_FORMS[form]) + 1:
-                continue
-            problem = replace(self._problem, form=form)
-            vectors, objective, _, _ = problem.solve(focus[None, :], problem.grid(), far=True)
-            best = int(np.argmin(objective[0]))
-            view = SurfaceFit(problem, vectors[0, best], float(objective[0, best]))
-            found.append((view, view._refit(weights * focus).vectors))
-        return found
-
-    def misfit(self) -> bool:
-        """Whether means of repeated runs lie further off than their spread explains (F test, 0.1 %)."""
-        cells = np.unique(
-            np.column_stack([self.surface.parameters, self.surface.examples]),
-            axis=0,
-            return_inverse=True,
-        )[1].ravel()
-        counts = np.bincount(cells)
-        within = int((counts - 1).sum())
-        between = len(counts) - len(self.vector)
-        if within < 5 or between < 1:
-            return False
-        residuals = self._log_residuals
-        means = np.bincount(cells, residuals) / counts
-        pure = float(((residuals - means[cells]) ** 2).sum()) / within
-        lack = float((counts * means**2).sum()) / between
-        # Wilson and Hilferty's approximation of F's quantile needs no table.
-        a, b = 2 / (9 * between), 2 / (9 * within)
-        ratio = (lack / max(pure, 1e-30)) ** (1 / 3)
-        return bool(((1 - b) * ratio - (1 - a)) / math.sqrt(b * ratio**2 + a) > 3.09)
-
-    def slopes(self, log_examples: float, log_parameters: float) -> tuple[Array, Array]:
-        """Slopes of log loss over (log examples, log parameters) near a point, by a plane.
-
-        Parameters
-        ----------
-        log_examples, log_parameters : float
-
-        Returns
-        -------
-        slopes : array, (2,)
-        covariance : array, (2, 2)
-        """
-        x, y = np.log(self.surface.parameters), np.log(self.surface.examples)
-        away = ((x - log_parameters) / max(0.25 * float(np.ptp(x)), 0.3)) ** 2
-        away += ((y - log_examples) / max(0.25 * float(np.ptp(y)), 0.3)) ** 2
-        weight = np.exp(-0.5 * (away - away.min()))
-        design = np.column_stack([np.ones_like(x), y - log_examples, x - log_parameters])
-        gram = design.T @ (design * weight[:, None]) + 1e-9 * np.eye(3)
-        inverse = np.linalg.inv(gram)
-        log_loss = np.log(self.surface.loss)
-        found = inverse @ (design.T @ (weight * log_loss))
-        residuals = log_loss - design @ found
-        freedom = max(float(weight.sum() ** 2 / (weight**2).sum()) - 3, 1)
-        noise = float(weight @ residuals**2) / float(weight.sum()) * (freedom + 3) / freedom
-        middle = design.T @ (design * (weight**2)[:, None])
-        covariance = noise * inverse @ middle @ inverse
-        return found[1:], covariance[1:, 1:]
+        return 1.4826 * float(np.median(np.abs(self.log_residuals))) + 1e-9
 
     # Decisions
 
@@ -754,48 +616,41 @@ class SurfaceFit:
         ValueError
             If an argument is not positive.
         """
-        if not (math.isfinite(compute) and compute > 0):
-            raise ValueError(f"optimal: compute needs a positive number, found {compute!r}")
-        k = flops_per_example_parameter
-        if not (math.isfinite(k) and k > 0):
-            raise ValueError(
-                f"optimal: flops_per_example_parameter needs a positive number, found {k!r}"
-            )
-        product = math.log(compute / k)
-        log_size, exponent = _optimum(self.vector, product)
-        sizes, exponents = _optimum(self._draws.vectors, product)
-        losses = self.log_loss(self._draws.vectors, sizes[:, None], product - sizes[:, None])[:, 0]
-        tail = 50 * (1 - interval)
+        return optimal(self, compute, flops_per_example_parameter, interval)
 
-        def limits(values: Array) -> tuple[float, float]:
-            low, high = np.percentile(values, [tail, 100 - tail])
-            return float(low), float(high)
+    def required(
+        self, target: float, flops_per_example_parameter: float = 6, interval: float = 0.9
+    ) -> Requirement:
+        """Computation at whose best split the loss comes down to a target.
 
-        codes = list(self.warnings)
-        used = k * self.surface.parameters * self.surface.examples
-        if compute > 100 * used.max() or compute < used.min() / 100:
-            codes.append("FAR_EXTRAPOLATION")
-        bias = self.isoflop_bias(compute, np.geomspace(used.min(), used.max(), 5), 8.0, k)
-        if abs(bias) > 0.02:
-            codes.append("ISOFLOP_BIAS")
-        size = float(np.exp(np.clip(log_size[0], -690, 690)))
-        data = float(np.exp(np.clip(product - log_size[0], -690, 690)))
-        value = self.log_loss(self.vector, log_size, product - log_size)[0, 0]
-        bounded = np.clip(sizes, -690, 690)
-        return OptimalSplit(
-            float(compute),
-            size,
-            data,
-            float(np.exp(value)),
-            limits(np.exp(bounded)),
-            limits(np.exp(np.clip(product - bounded, -690, 690))),
-            limits(np.exp(losses)),
-            float(exponent[0]),
-            limits(exponents),
-            bias,
-            "undetermined" if "BOUNDARY" in codes else "ok",
-            tuple(codes),
-        )
+        Parameters
+        ----------
+        target : float
+            Loss to reach.
+        flops_per_example_parameter : float, default 6
+            k of C = k N D.
+        interval : float, default 0.9
+            Level of the bootstrap interval.
+
+        Returns
+        -------
+        Requirement
+            "not reachable" where the target lies below the floor E, by more than the interval.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not positive.
+
+        Examples
+        --------
+        >>> size, data = (g.ravel() for g in np.meshgrid([1e6, 1e7, 1e8], [1e8, 1e9, 1e10]))
+        >>> found = fit_surface(LossSurface(size, data, 1.7 + 400 / size**0.34 + 410 / data**0.28))
+        >>> need = found.required(3.0)
+        >>> round(found.optimal(need.value).loss, 6), found.required(1.6).status
+        (3.0, 'not reachable')
+        """
+        return required(self, target, flops_per_example_parameter, interval)
 
     def isoflop_bias(
         self,
@@ -830,23 +685,9 @@ class SurfaceFit:
         -------
         float
         """
-        totals = np.log10(np.asarray(budgets, float))
-        span = max(float(totals.max() - totals.min()), 1e-12)
-        k = flops_per_example_parameter
-        grids, losses = [], []
-        for total in totals:
-            product = float(total) * math.log(10) - math.log(k)
-            best = (product - float(_optimum(self.vector, product)[0][0])) / math.log(10)
-            centre = best + math.log10(offset)
-            centre += math.log10(drift) * (float(total) - float(totals.min())) / span
-            grid = np.linspace(centre - math.log10(width), centre + math.log10(width), points)
-            log_data = grid * math.log(10)
-            grids.append(grid)
-            losses.append(np.exp(self.log_loss(self.vector, product - log_data, log_data)[0]))
-        slope, intercept = isoflop_parabola(totals, grids, losses)
-        product = math.log(compute / k)
-        true = (product - float(_optimum(self.vector, product)[0][0])) / math.log(10)
-        return float(10 ** np.clip(intercept + slope * math.log10(compute) - true, -300, 300)) - 1
+        return isoflop_bias(
+            self, compute, budgets, width, flops_per_example_parameter, points, offset, drift
+        )
 
     def advise(
         self,
@@ -856,49 +697,11 @@ class SurfaceFit:
         cost_parameter: float,
         confidence: float = 0.9,
     ) -> SurfaceAdvice:
-        """Say whether examples or parameters are the better buy; see ``decisions.advise``."""
-        from dlcore.scaling.decisions import advise
+        """Say whether examples or parameters are the better buy; see :func:`dlcore.scaling.advise`."""
+        from dlcore.scaling.advice import advise
 
         return advise(self, m, parameters, cost_example, cost_parameter, confidence)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name} {value:.5g}" for name, value in self.parameters.items())
         return f"SurfaceFit({self.form}, {self.loss}, {self.residuals} residuals: {shown})"
-
-
-def _optimum(vectors: Array, product: float) -> tuple[Array, Array]:
-    """Log N* and the exponent a for log (N D) = product."""
-    rows = np.atleast_2d(vectors)
-    alpha, beta = np.maximum(rows[:, 3], 1e-9), np.maximum(rows[:, 4], 1e-9)
-    exponent = beta / (alpha + beta)
-    log_g = (np.log(alpha) + rows[:, 0] - np.log(beta) - rows[:, 1]) / (alpha + beta)
-    return log_g + exponent * product, exponent
-
-
-def isoflop_parabola(
-    log_compute: ArrayLike, log_examples: list[Array], losses: list[Array]
-) -> tuple[float, float]:
-    """Approach 2 of Hoffmann et al.: vertices of parabolas, and the line through them.
-
-    The vertex of a parabola is not the minimum of the curve it is fitted to; :meth:`SurfaceFit.isoflop_bias`
-    says by how much. Fit the surface instead.
-
-    Parameters
-    ----------
-    log_compute : array_like, (b,)
-        log10 of each budget.
-    log_examples, losses : list of array
-        log10 D and the loss of each budget's runs.
-
-    Returns
-    -------
-    slope, intercept : float
-        log10 D* = intercept + slope * log10 C.
-    """
-    vertices = []
-    for grid, loss in zip(log_examples, losses, strict=True):
-        centre = float(np.mean(grid))
-        second, first, _ = np.polyfit(np.asarray(grid) - centre, loss, 2)
-        vertices.append(centre - first / (2 * second) if second > 0 else centre)
-    slope, intercept = np.polyfit(np.asarray(log_compute, float), vertices, 1)
-    return float(slope), float(intercept)
