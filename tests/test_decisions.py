@@ -278,7 +278,7 @@ def test_a_surface_that_is_no_law_is_looked_at_from_nearby():
     fit = scaling.fit_surface(surface(ridge))
     assert misfit(fit) and not misfit(scaling.fit_surface(surface(data_limited)))
     # The law says more data, beyond doubt; what it leaves over could turn the slopes.
-    advice = fit.advise(2e5, 1e6, 1 / 2e5, 1 / 1e6)
+    advice = fit.advise(2e5, 1e6, 1 / 2e5, 1 / 1e6, confidence=0.95)
     assert advice == "undecided" and "LOCAL_DISAGREEMENT" in advice.warnings
     assert advice.probability > 0.9
 
@@ -358,7 +358,9 @@ WARNED = {
     ),
     "ISOFLOP_BIAS": lambda: scaling.fit_surface(surface(data_limited)).optimal(1e10),
     "BOUNDARY": lambda: scaling.fit_surface(surface(lambda n, d: 1 + 0 * n)),
-    "LOCAL_DISAGREEMENT": lambda: scaling.fit_surface(surface(ridge)).advise(2e5, 1e6, 5e-6, 1e-6),
+    "LOCAL_DISAGREEMENT": lambda: scaling.fit_surface(surface(ridge)).advise(
+        2e5, 1e6, 5e-6, 1e-6, confidence=0.95
+    ),
 }
 
 
