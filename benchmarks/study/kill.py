@@ -143,8 +143,8 @@ def main() -> int:
             diary = Path(place) / f"{number}.diary"
             before = rows(killed)
             process = start(killed, diary, given.options)
-            # In mean a little less than an equal share of the work, so that all kills find some.
-            share = 0.9 * (seconds - awake) / given.kills
+            # In mean three quarters of an equal share of the work, so that all kills find some.
+            share = 0.75 * (seconds - awake) / given.kills
             instant = awake + random.uniform(0, 2 * share)
             if number % 7 == 6:  # now and then before the first run has begun
                 instant = random.uniform(0, awake)
