@@ -4,7 +4,7 @@ set -euo pipefail
 
 folder=build/ci/wheel
 rm -rf "$folder"
-pip wheel --quiet --no-deps --wheel-dir "$folder" .
+pip wheel --quiet --no-deps --wheel-dir "$folder" -C cmake.define.DLCORE_WERROR=ON .
 wheel=$(echo "$folder"/dlcore-*.whl)
 
 python - "$wheel" <<'PYTHON'

@@ -26,6 +26,9 @@ class NetworkOf final : public Network {
   Index step() const override { return state_.step; }
   void set_step(Index step) override { state_.step = step; }
   bool training() const override { return training_.load(); }
+  void set_precision(const std::string& name) override {
+    check(name == "fp32", "network: precision \"", name, "\" needs a GPU");
+  }
 
   void get(std::size_t i, void* value) const override {
     unpack(state_.parameters.data(), slot(i), names_[i].is_bias, static_cast<T*>(value));

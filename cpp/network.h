@@ -56,6 +56,22 @@ struct EpochRecord {
   std::vector<LayerStatistics> layers;  ///< where statistics were asked for
 };
 
+/// Numbers of the network's element type that belong to someone else.
+struct Numbers {
+  const void* data = nullptr;
+  Index size = 0;
+};
+
+/// Where a fit stood at the beginning of an epoch: all that it needs to go on as if it had never
+/// been interrupted. The numbers lie as the network keeps them, which differs between kernels.
+struct Checkpoint {
+  Index epoch = 0, step = 0, optimizer_step = 0;
+  Numbers parameters, moment1, moment2, best_parameters;
+  double best = std::numeric_limits<double>::infinity();  ///< what early stopping watches
+  Index waited = 0, best_epoch = -1;
+  std::vector<EpochRecord> epochs;  ///< those that are done
+};
+
 struct FitOptions {
   ops::Loss loss;
   ops::Optimizer optimizer;
@@ -76,6 +92,11 @@ struct FitOptions {
   std::function<bool(const EpochRecord&)> on_epoch;
   /// Called between steps at most every 50 ms with (epoch, steps done, steps); may throw.
   std::function<void(Index, Index, Index)> on_progress;
+  /// Called in an epoch with the state at its beginning, at most every checkpoint_seconds (0: in
+  /// every epoch) and for at most a twentieth of the time.
+  std::function<void(const Checkpoint&)> on_checkpoint;
+  double checkpoint_seconds = 1;
+  std::optional<Checkpoint> resume;  ///< where to go on, if not at the beginning
 };
 
 enum class Stop { completed, early_stopping, callback, diverged };
@@ -83,8 +104,10 @@ enum class Stop { completed, early_stopping, callback, diverged };
 struct FitResult {
   std::vector<EpochRecord> epochs;
   Stop stop = Stop::completed;
+  const char* engine = "cpu";  ///< what trained it
   std::string message;
   Index best_epoch = -1;
+  std::string engine_reason;  ///< why none of a device's others did
 };
 
 /// Bytes that fit takes beside the data.
@@ -109,6 +132,9 @@ class Network {
   virtual Index step() const = 0;
   virtual void set_step(Index step) = 0;
   virtual bool training() const = 0;
+  /// How products are computed where fit's options do not say: "fp32", "tf32" or "bf16" on a GPU;
+  /// the CPU knows "fp32" alone.
+  virtual void set_precision(const std::string& name) = 0;
   virtual Memory memory(Index batch, const ops::Optimizer& optimizer, Index examples, bool clip,
                         bool validation, bool early_stopping, bool bf16) const = 0;
 

@@ -9,14 +9,14 @@
 
 namespace dlcore {
 
-/// Health of each dense layer in training, measured at every 32nd step, whose gradients are kept
+/// Health of each dense layer in training, measured at every 64th step, whose gradients are kept
 /// and not spent at once on the weights; the weights get the same bits either way.
 template <class T>
 class Statistics {
  public:
   Statistics(const Graph& graph, const Layout<T>& layout);
 
-  static constexpr Index kEvery = 32;
+  static constexpr Index kEvery = 64;
 
   /// Before the optimizer's step.
   void before(const T* parameters);

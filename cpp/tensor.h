@@ -22,6 +22,7 @@ struct RowsView {
   Index features = 0;
   Index row_stride = 0;
   std::vector<Index> columns;
+  bool on_device = false;  ///< base lies on the network's GPU; rows have no gaps then
 };
 
 constexpr Index item_size(DType dtype) {

@@ -249,6 +249,58 @@ void Trainer<T>::report_progress(Index epoch, Index steps_done) {
 }
 
 template <class T>
+void Trainer<T>::offer_checkpoint(Index epoch) {
+  const double begin = now();
+  if (!options_.on_checkpoint || begin < next_checkpoint_) return;
+  const auto numbers = [](const Buffer<T>& buffer) {
+    return Numbers{buffer.data(), buffer.size()};
+  };
+  Checkpoint c;
+  c.epoch = epoch;
+  c.step = epoch_start_.step;
+  c.optimizer_step = epoch_start_.optimizer_step;
+  c.parameters = numbers(epoch_start_.parameters);
+  c.moment1 = numbers(epoch_start_.moment1);
+  c.moment2 = numbers(epoch_start_.moment2);
+  c.best_parameters = numbers(best_.parameters);
+  c.best = best_loss_;
+  c.waited = waited_;
+  c.best_epoch = result_.best_epoch;
+  c.epochs = result_.epochs;
+  options_.on_checkpoint(c);
+  if (options_.checkpoint_seconds == 0) return;
+  // Where writing takes long it is done less often, so that it takes a twentieth of the time.
+  next_checkpoint_ = now() + std::max(options_.checkpoint_seconds, 19 * (now() - begin));
+}
+
+template <class T>
+Index Trainer<T>::resume() {
+  const Checkpoint& c = *options_.resume;
+  const auto take = [](const Numbers& from, Buffer<T>* to, const char* what) {
+    check(from.size == to->size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
+          to->size());
+    if (from.size > 0) std::copy_n(static_cast<const T*>(from.data), from.size, to->data());
+  };
+  check(c.epoch >= 0 && c.epoch < options_.epochs && c.step >= 0 && c.optimizer_step >= 0 &&
+            c.waited >= 0 && c.best_epoch < c.epoch &&
+            static_cast<Index>(c.epochs.size()) == c.epoch,
+        "fit: the checkpoint is at epoch ", c.epoch, " of ", options_.epochs, " with ",
+        c.epochs.size(), " records");
+  if (c.best_parameters.size > 0) best_.parameters = Buffer<T>(layout_.size);
+  take(c.parameters, &state_.parameters, "parameters");
+  take(c.moment1, &state_.moment1, "first moments");
+  take(c.moment2, &state_.moment2, "second moments");
+  take(c.best_parameters, &best_.parameters, "parameters of the best epoch");
+  state_.step = c.step;
+  state_.optimizer_step = c.optimizer_step;
+  best_loss_ = c.best;
+  waited_ = c.waited;
+  result_.best_epoch = c.best_epoch;
+  result_.epochs = c.epochs;
+  return c.epoch;
+}
+
+template <class T>
 std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
   const std::string where =
       sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
@@ -284,6 +336,8 @@ typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* rec
   bool finite = true;
   for (; finite && done < steps_per_epoch_; done += finite ? 1 : 0) {
     finite = run_step(epoch, done, &sums);
+    // The snapshot that diverging needs is taken now: nothing before it is needed any more.
+    if (finite && done == 0) offer_checkpoint(epoch);
     report_progress(epoch, done + 1);
   }
   *steps_done = done;
@@ -315,18 +369,17 @@ ops::LossSums Trainer<T>::validate(Index epoch) {
 
 template <class T>
 FitResult Trainer<T>::run() {
-  FitResult result;
   last_call_ = now();
-  double best = std::numeric_limits<double>::infinity();
-  Index waited = 0;
+  next_checkpoint_ = last_call_ + options_.checkpoint_seconds;
   const auto& early = options_.early_stopping;
-  for (Index epoch = 0; epoch < options_.epochs && result.stop == Stop::completed; ++epoch) {
+  Index epoch = options_.resume.has_value() ? resume() : 0;
+  for (; epoch < options_.epochs && result_.stop == Stop::completed; ++epoch) {
     EpochRecord record;
     Index done = 0;
     if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
-      result.stop = Stop::diverged;
-      result.message = diverged(epoch, done);
-      result.epochs.push_back(record);
+      result_.stop = Stop::diverged;
+      result_.message = diverged(epoch, done);
+      result_.epochs.push_back(record);
       break;
     }
     double watched = record.loss;
@@ -335,29 +388,29 @@ FitResult Trainer<T>::run() {
       record.val_loss = watched = sums.mean_loss();
       if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
     }
-    result.epochs.push_back(record);
+    result_.epochs.push_back(record);
     if (early.has_value()) {
       // min_delta decides about patience; the best weights are the best of all.
-      waited = watched < best - early->min_delta ? 0 : waited + 1;
-      if (watched < best) {
-        best = watched;
-        result.best_epoch = epoch;
+      waited_ = watched < best_loss_ - early->min_delta ? 0 : waited_ + 1;
+      if (watched < best_loss_) {
+        best_loss_ = watched;
+        result_.best_epoch = epoch;
         if (early->restore_best) copy(state_.parameters, &best_.parameters);
       }
-      if (waited >= early->patience) {
-        result.stop = Stop::early_stopping;
-        result.message = sentence("fit: no improvement in ", early->patience, " epochs");
+      if (waited_ >= early->patience) {
+        result_.stop = Stop::early_stopping;
+        result_.message = sentence("fit: no improvement in ", early->patience, " epochs");
       }
     }
-    if (options_.on_epoch && !options_.on_epoch(record) && result.stop == Stop::completed) {
-      result.stop = Stop::callback;
-      result.message = "fit: stopped by on_epoch";
+    if (options_.on_epoch && !options_.on_epoch(record) && result_.stop == Stop::completed) {
+      result_.stop = Stop::callback;
+      result_.message = "fit: stopped by on_epoch";
     }
   }
   if (early.has_value() && early->restore_best && best_.parameters.size() > 0) {
     state_.parameters.copy_from(best_.parameters);
   }
-  return result;
+  return result_;
 }
 
 #define DLCORE_INSTANTIATE(T)                                                                   \

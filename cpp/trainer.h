@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <vector>
 
 #include "network.h"
@@ -43,6 +44,9 @@ class Trainer {
   /// Takes the state back to the snapshot and does the first `steps` steps of the epoch again.
   void replay(Index epoch, Index steps);
   void report_progress(Index epoch, Index steps_done);
+  void offer_checkpoint(Index epoch);
+  /// Takes the state from options.resume; returns the epoch to go on with.
+  Index resume();
   std::string diverged(Index epoch, Index steps_done);
   bool parameters_finite() const;
   void shuffle();
@@ -72,7 +76,10 @@ class Trainer {
   std::vector<double> weights_;
   std::vector<ops::LossSums> loss_sums_;  ///< by piece
   double learning_rate_ = 0;
-  double last_call_ = 0;
+  double last_call_ = 0, next_checkpoint_ = 0;
+  FitResult result_;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  Index waited_ = 0;  ///< epochs since the loss was better by min_delta
 };
 
 /// Loss of all examples of a dataset in pieces of the plan's batch.

@@ -90,8 +90,8 @@ def test_kept_network_is_the_one_of_the_record(here, capsys):
     assert cli.main(["study", *QUICK, "--m", "80", "--learners", "relu,sigmoid"]) == 0
     card = json.loads((here / "study-digits/model/model.json").read_text())
     data = load("digits")
+    from dlcore.scaling.networks import network_prediction
     from dlcore.scaling.study import Study
-    from dlcore.scaling.training import network_prediction
 
     network, preprocessing = load_model(here / "study-digits/model")
     study = Study(
@@ -132,6 +132,39 @@ def test_budget_is_obeyed_and_the_rest_is_told(here, capsys):
     assert "16 runs are left (the budget is spent); the same command goes on with the rest" in said
     assert "no run was finished within the budget; give it more seconds" in said
     assert not (here / "study-digits/report.html").exists()
+
+
+def test_budget_of_runs_and_notes_on_the_terminal(here, capsys):
+    (here / "t.csv").write_text(
+        "x,y\n" + "".join(f"{k % 7},{int(k % 9 == 0)}\n" for k in range(90))
+    )
+    arguments = ["study", "--data", "t.csv", "--target", "y", "--out", "s", *NETWORK]
+    assert cli.main([*arguments, "--seeds", "2", "--budget-runs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("t: 90 examples with 1 columns; held out")
+    assert "note: The classes are of unequal size: 0 80, 1 10." in said
+    assert "1 run is left (the budget is spent)" in said
+    assert "no learner is shown to be better than guessing" not in said  # one seed shows nothing
+
+
+def test_images_in_folders_from_study_to_prediction(here, capsys):
+    from PIL import Image
+
+    for name, level in (("cat", 40), ("dog", 200)):
+        (here / "pets" / name).mkdir(parents=True)
+        for k in range(30):
+            image = Image.fromarray(np.full((4, 4), level + k, np.uint8))
+            image.save(here / "pets" / name / f"{k:02}.png")
+    arguments = ["study", "--data", "pets", "--out", "s", *NETWORK, "--m", "30"]
+    assert cli.main(arguments) == 0
+    assert "pets: 60 examples of shape 4 x 4" in capsys.readouterr().out
+    predict = ["predict", "--model", "s/model", "--data"]
+    assert cli.main([*predict, "pets"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(lines) == 60 and lines[0]["file"] == "cat/00.png"
+    assert all(line["file"].startswith(line["class"]) for line in lines)
+    (here / "empty").mkdir()
+    assert "empty holds no images" in refused([*predict, "empty"], capsys)
 
 
 def test_failed_runs_give_status_one(here, capsys, monkeypatch):

@@ -382,6 +382,31 @@ def test_idx_files_that_cannot_be_used(tmp_path):
         load("mnist", data_dir=folder)
 
 
+def test_a_folder_of_idx_files_needs_no_name(tmp_path):
+    folder = tmp_path / "clothes"
+    folder.mkdir()
+    for part, count in (("train", 60), ("t10k", 20)):
+        images = np.arange(count * 4).reshape(count, 2, 2)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 3))
+    data = load(str(folder))
+    assert (data.name, data.x.shape, data.classes) == ("clothes", (60, 2, 2), ("0", "1", "2"))
+    assert len(data.test_y) == 20
+    with pytest.raises(DataError, match="brings its own held-out examples; leave --test out"):
+        load(str(folder), test=folder)
+
+
+def test_a_column_of_dates_is_named(tmp_path):
+    days = [f"2024-{1 + k % 12:02}-{1 + k % 28:02}" for k in range(150)]
+    text = "day,x,y\n" + "".join(f"{days[k]} 0{k % 10}:00,{k},{k % 2}\n" for k in range(150))
+    (tmp_path / "d.csv").write_text(text)
+    with pytest.raises(
+        DataError, match=r"column 'day' of .* holds dates; leave it out \(--drop day"
+    ):
+        load(str(tmp_path / "d.csv"), target="y")
+    assert load(str(tmp_path / "d.csv"), target="y", time="day").times is not None
+
+
 def test_image_folder(tmp_path):
     from PIL import Image
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dlcore import cli, scaling
 
@@ -173,6 +177,29 @@ def test_wrong_words_are_one_sentence(here, capsys, arguments, sentence):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1 and error.startswith("dlcore forecast: ")
+
+
+CELLS = st.sampled_from(
+    ["1", "10", "1e3", "0.5", "0", "-1", "nan", "inf", "1e308", "1e-300", "", "x", '"', "é"]
+)
+HEADS = st.sampled_from(["x,y", "m,error", "m,error,se", "parameters,examples,loss", "N,D,loss"])
+
+
+@given(head=HEADS, rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=8))
+@settings(max_examples=60)
+def test_any_file_ends_in_numbers_or_a_sentence(tmp_path_factory, head, rows):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_text("\n".join([head, *(",".join(row) for row in rows)]), encoding="utf-8")
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try:
+            status = cli.main(["forecast", str(path), "--json", "--target-error", "0.4"])
+        except SystemExit as stopped:
+            status = stopped.code
+    if status == 0:
+        assert not {"NaN", "Infinity", "-Infinity"} & set(re.findall(r"[A-Za-z-]+", out.getvalue()))
+    else:
+        assert status == 2 and error.getvalue().count("\n") == 1
 
 
 def test_ctrl_c_says_so(here, capsys, monkeypatch):

@@ -29,7 +29,7 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(PACKAGE)], "dlcore.") if module.name
 )
 # Pages whose Python blocks are run in order; what a line prints stands behind it.
-PAGES = ("README.md", "docs/api.md", "docs/data.md")
+PAGES = ("README.md", "docs/api.md", "docs/data.md", "docs/forecast.md")
 
 
 def in_fresh_process(code: str) -> str:

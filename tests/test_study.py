@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
+import pickle
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dlcore import checkpoint
 from dlcore.data import DataError, from_arrays, load
-from dlcore.scaling import grid, learners, training
+from dlcore.scaling import grid, learners, progress, runs, training
+from dlcore.scaling.estimates import Estimate, estimate, ties
 from dlcore.scaling.learners import Learner, choose
 from dlcore.scaling.metrics import METRICS, Prediction, metric_for
 from dlcore.scaling.runs import Result, execute
 from dlcore.scaling.study import Study
-from dlcore.scaling.summary import Estimate, Summary, estimate
-from dlcore.scaling.training import Work
+from dlcore.scaling.summary import Summary
+from dlcore.scaling.work import Trained, Work
 
 TINY = {"sizes": [8], "learners": ["relu", "logistic"], "seeds": 2, "m": [20, 60]}
 
@@ -218,6 +221,101 @@ def test_budget_stops_between_runs_and_says_what_is_left(digits):
     assert study.run().made == 8
 
 
+def test_budget_of_runs(digits):
+    study = Study(digits, **TINY, store=":memory:")
+    outcome = study.run(budget_runs=3)
+    assert (outcome.made, outcome.left, outcome.stopped) == (3, 5, "budget")
+    outcome = study.run(budget_runs=5)
+    assert (outcome.made, outcome.found, outcome.left, outcome.stopped) == (5, 3, 0, "")
+    with pytest.raises(DataError, match="a budget of runs needs at least 1, not 0"):
+        study.run(budget_runs=0)
+
+
+class Cut(BaseException):
+    """As if the process ended here."""
+
+
+@pytest.fixture
+def unfinished(tmp_path, monkeypatch):
+    """A folder of unfinished runs in which tries are written at once, trainings soon."""
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.002)
+    folder = progress.Folder(tmp_path / "study.unfinished")
+    folder.open(set())
+    return folder
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\x08\0\0\0\0\0\0\0{}", b"not one of ours" * 99])
+def test_a_run_goes_on_within(digits, alone, unfinished, monkeypatch, damage):
+    """Cut off again and again: judged tries and finished epochs are not made again."""
+    study = Study(digits, **TINY, store=":memory:")
+    work = replace(study.work, progress=unfinished)
+    judge, judged, limit = runs._Plan.judge, [], 7
+    epochs: list[int] = []
+
+    def counted(self, fold, job, trained):
+        judge(self, fold, job, trained)
+        judged.append((self.key, job.value, fold))
+        if limit and len(judged) % limit == 0:
+            raise Cut
+
+    monkeypatch.setattr(runs._Plan, "judge", counted)
+    write = checkpoint.Checkpoint._write
+
+    def counted_write(self, state):
+        write(self, state)
+        epochs.append(state["epoch"])
+        if limit and len(epochs) % 3 == 0:
+            raise Cut
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "_write", counted_write)
+    for run in (study.runs[0], study.runs[3]):
+        assert study.learners[run.learner].is_network == (run is study.runs[3])
+        judged.clear()
+        cuts = 0
+        while True:
+            try:
+                (result,) = execute(work, [run])
+                break
+            except Cut:
+                cuts += 1
+                for path in unfinished.path.glob("*-*-*" if damage is not None else "none"):
+                    path.write_bytes(damage)  # trainings under way, not the tries
+                if cuts == 3:
+                    limit = 0
+        assert cuts >= 2 and len(set(judged)) == len(judged) == 20  # each try of each fold once
+        expected = alone[run.key()]
+        assert result.score == expected.score and result.validation == expected.validation
+        assert result.contributions.tobytes() == expected.contributions.tobytes()
+        same = ("tries", "epochs", "value", "metrics", "flops", "flops_with_tries", "layers")
+        assert {k: result.facts[k] for k in same} == {k: expected.facts[k] for k in same}
+        limit = 7
+    assert list(unfinished.path.iterdir())
+    unfinished.clear({run.key() for run in study.runs})
+    unfinished.close()
+    assert not unfinished.path.exists()
+
+
+def test_broken_tries_are_made_again(digits, alone, unfinished):
+    study = Study(digits, **TINY, store=":memory:")
+    work = replace(study.work, progress=unfinished)
+    for run in (study.runs[0], study.runs[3]):
+        execute(work, [run])
+        for path in unfinished.path.glob("*tries"):
+            path.write_bytes(path.read_bytes()[:-5])
+        (result,) = execute(work, [run])
+        assert result.contributions.tobytes() == alone[run.key()].contributions.tobytes()
+
+
+def test_workers_that_see_another_folder_keep_nothing(digits, unfinished):
+    study = Study(digits, **TINY, store=":memory:")
+    stranger = progress.Folder(unfinished.path, "owner-of-something-else")
+    before = sorted(unfinished.path.iterdir())
+    execute(replace(study.work, progress=stranger), study.runs[:1])
+    assert sorted(unfinished.path.iterdir()) == before
+
+
 def test_a_failing_run_costs_no_other_and_is_tried_again(digits, monkeypatch):
     train = training.train_baseline
 
@@ -268,27 +366,64 @@ def test_progress_is_told_every_result(digits, capsys):
     assert "8/8 runs" in capsys.readouterr().err
 
 
-def test_on_dask_with_a_worker_killed(digits):
-    distributed = pytest.importorskip("distributed", reason="the dask extra is not installed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        study = Study(digits, **{**TINY, "seeds": 4}, store=":memory:")
-        killed = []
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler and two workers, each a process of its own on the loopback device."""
+    pytest.importorskip("distributed", reason="the dask extra is not installed")
+    file = tmp_path / "scheduler.json"
+    common = ["--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = ["dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    worker = ["dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{command[0]}", *command[1:], *common],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for command in (scheduler, worker, worker)
+    ]
+    try:
+        yield str(file), processes[1:]
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def test_on_dask_with_a_worker_killed(digits, cluster, tmp_path):
+    """No run is lost and none counted twice; a worker gets the data once."""
+    import distributed
+
+    from dlcore.scaling.workers import Placement
+
+    file, workers = cluster
+    options = {**TINY, "seeds": 6, "sizes": [8, 32]}
+    with distributed.Client(scheduler_file=file, timeout=60) as client:
+        client.wait_for_workers(2, timeout=60)
+        study = Study(digits, **options, store=tmp_path / "study.db")
+        seen = []
 
         def kill_one(result):
-            if not killed:
-                killed.append(next(iter(client.run(os.getpid).values())))
-                os.kill(killed[0], signal.SIGKILL)
+            seen.append(result.run.key())
+            if len(seen) == 4:
+                workers[0].send_signal(signal.SIGKILL)
 
         outcome = study.run(client.get_executor(), progress=kill_one)
-    assert killed and outcome.left == 0 and outcome.made == len(study.runs) == len(study.store)
-    here = Study(digits, **{**TINY, "seeds": 4}, store=":memory:")
+        assert workers[0].wait() == -signal.SIGKILL
+        survivors = client.scheduler_info()["workers"]
+        place = Placement(client.get_executor(), study.work)
+        holders = client.who_has([place._handle])[place._handle.key]
+        assert set(holders) == set(survivors) and len(survivors) == 1
+        sent = len(pickle.dumps((place._handle.key, study.runs[:1])))
+        assert sent < 5000 < digits.x.nbytes  # what goes along with a run
+    assert (outcome.left, outcome.stopped, outcome.failed) == (0, "", ())
+    assert outcome.made == len(study.runs) == len(study.store) == len(seen) == len(set(seen))
+    here = Study(digits, **options, store=":memory:")
     here.run()
     assert results_of(here) == results_of(study)
+    assert not (tmp_path / "study.unfinished").exists()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -311,6 +446,52 @@ def test_every_learner_has_the_same_tries_on_the_same_labels(digits):
         tuple(sorted(e["value"] for e in r.facts["tries"])) for r in results if r.facts["epochs"]
     }
     assert rates == {tuple(sorted(learners.LEARNING_RATES))}  # for every size and activation alike
+
+
+def test_the_learning_rate_is_chosen_for_every_size(digits, monkeypatch):
+    """Each size gets the rate that is best for it, wherever that lies in the grid."""
+    best = {8: 3e-4, 32: 1e-2, 128: 1e-3}
+
+    def pretend(work, jobs, done):
+        for k, job in enumerate(jobs):
+            wrong_rate = job.value != best[job.learner.hidden[0]]
+
+            def predict(x, wrong_rate=wrong_rate, job=job):
+                y = work.data.y[job.validation] if job.validation is not None else x[:, 0]
+                return Prediction(np.full(len(x), -1) if wrong_rate else y)
+
+            done(k, Trained(predict, 3, frozenset(), 0.0, 10, 10, trained_epochs=5))
+
+    monkeypatch.setattr(training, "train_networks", pretend)
+    work = Study(digits, sizes=[8, 32, 128], learners=["relu"], store=":memory:").work
+    for name, learner in work.learners.items():
+        plan = runs._Plan(work, grid.Run(name, 60, 0, {}), None)
+        for fold, job in plan.tries():
+            training.train(work, [job], lambda _, t, p=plan, f=fold, j=job: p.judge(f, j, t))
+        last = plan.last()
+        assert last.value == best[learner.hidden[0]] and last.validation is None
+        assert last.epochs == 6 and len(last.rows) == 60
+
+
+def test_early_stopping_works_with_twenty_labels(digits):
+    """One step an epoch: patience is counted in steps, so training does not end at once, and where
+    it overfits it does not go on to the limit."""
+    study = Study(digits, sizes=[32], learners=["relu"], seeds=2, m=[20], store=":memory:")
+    study.run()
+    for result in study.store.results(study.runs):
+        assert min(n for t in result.facts["tries"] for n in t["trained_epochs"]) > 200
+        assert result.score < 0.6  # guessing gives 0.9
+    random = np.random.default_rng(0)
+    x = random.normal(size=(400, 6))
+    y = (x[:, 0] + random.normal(size=400) > 0).astype(int)  # half of it is noise
+    study = Study(x, y, sizes=[32], learners=["relu"], seeds=3, m=[20], store=":memory:")
+    study.run()
+    for result in study.store.results(study.runs):
+        tries = result.facts["tries"]
+        lengths = [n for entry in tries for n in entry["trained_epochs"]]
+        assert len(lengths) == 20 and min(lengths) > 200
+        assert np.median(lengths) < 1000 and max(entry["epochs"] for entry in tries) > 20
+        assert result.score < 0.5
 
 
 def test_nothing_outside_its_m_labels_reaches_a_run(digits):
@@ -598,6 +779,16 @@ def test_answer_where_a_simple_learner_suffices(digits):
     assert "changed its error by less than 1.0 point" in advice.sentence or advice.ties
 
 
+def test_no_better_than_guessing_is_said(digits):
+    errors = {(n, m): 0.9 for n in ("logistic", "svm", "relu-8") for m in (500, 1000)}
+    advice = made_up(digits, errors).advice()
+    assert not advice.better_than_guessing
+    assert "no learner is shown to be better than guessing, which gives 90.0 %" in advice.sentence
+    errors = {name: 0.3 for name in errors}
+    advice = made_up(digits, errors).advice()
+    assert advice.better_than_guessing and "guessing" not in advice.sentence
+
+
 def test_answer_where_noise_hides_it(digits):
     errors = {(n, m): 0.1 for n in ("logistic", "svm", "relu-8", "relu-64") for m in (500, 1000)}
     summary = made_up(digits, errors, noise=0.05)
@@ -638,12 +829,11 @@ def test_no_run_no_advice(digits):
 
 
 def test_holm_tells_the_clear_from_the_unclear():
-    from dlcore.scaling.summary import _ties
 
     def found(z: float) -> Estimate:
         return Estimate(z, error=1.0, freedom=1e9, low=z - 2, high=z + 2, seeds=9)
 
     # p = 0.003, 0.02, 0.04: thresholds 0.0167, 0.025, 0.05, all told apart.
-    assert _ties({"a": found(2.97), "b": found(2.33), "c": found(2.06)}) == ()
+    assert ties({"a": found(2.97), "b": found(2.33), "c": found(2.06)}) == ()
     # p = 0.003, 0.03, 0.04: the second fails 0.025 and takes the third with it.
-    assert _ties({"a": found(2.97), "b": found(2.17), "c": found(2.06)}) == ("b", "c")
+    assert ties({"a": found(2.97), "b": found(2.17), "c": found(2.06)}) == ("b", "c")

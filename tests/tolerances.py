@@ -470,6 +470,56 @@ class Bounds:
         return [g * scale for g in gradients]
 
 
+class RoundedBounds(Bounds):
+    """Products whose factors are rounded first, and values that are rounded when they are stored.
+
+    `factor` is the largest relative error of a factor: 2^-10 for tf32 (which may drop what its 10
+    bits do not hold), 2^-9 for bfloat16; `stored` that of what flows between layers.
+    """
+
+    def __init__(self, dtype, factor, stored=0.0):
+        super().__init__(dtype)
+        self.factor, self.roundoff = factor, stored
+
+    def stored(self, a) -> Bounded:
+        """The same numbers after a rounding to what is stored."""
+        a = self._bounded(a)
+        with np.errstate(all="ignore"):
+            error = a.error + self.roundoff * (np.abs(a.value) + a.error)
+            error = error + (self.tiny if self.roundoff else 0.0)
+        return Bounded(a.value, np.where(np.isfinite(a.value), error, a.error), self.dtype)
+
+    def _rounded_factor(self, a) -> Bounded:
+        error = a.error + self.factor * (np.abs(a.value) + a.error)
+        return Bounded(a.value, np.where(np.isfinite(a.value), error, a.error), self.dtype)
+
+    def _product(self, value, a, b, extra: Any = None) -> Bounded:
+        extra = None if extra is None else self.stored(extra)
+        return super()._product(value, self._rounded_factor(a), self._rounded_factor(b), extra)
+
+    def dense_forward(self, x, weight, bias=None):
+        return self.stored(super().dense_forward(x, weight, bias))
+
+    def dense_backward(self, dy, x, weight):
+        dx, dw, db = super().dense_backward(dy, x, weight)
+        return self.stored(dx), dw, db
+
+    def add(self, a, b):
+        return self.stored(super().add(a, b))
+
+    def dropout(self, x, p, mask):
+        return self.stored(super().dropout(x, p, mask))
+
+    def activation_forward(self, kind, x, alpha=0.0):
+        return self.stored(super().activation_forward(kind, x, alpha))
+
+    def activation_backward(self, kind, dy, saved, alpha=0.0):
+        return self.stored(super().activation_backward(kind, dy, saved, alpha))
+
+    def loss_backward(self, *arguments, **settings):
+        return self.stored(super().loss_backward(*arguments, **settings))
+
+
 def assert_within(actual, expected, bound, *, name="result", dtype=None):
     """Fail unless |actual - expected| <= bound everywhere; infinities and NaN must agree.
 

@@ -43,7 +43,20 @@ PYBIND11_MODULE(_core, m) {
   m.def("cgroup_cpus", &cgroup_cpus, py::arg("root"));
   m.def("pool_threads", &pool_threads);
 
-  bindings::bind_network(m);
+  bindings::bind_network(
+      m,
+      {.make = [](Graph graph, DType dtype, int) { return make_network(std::move(graph), dtype); },
+       .rows = bindings::numpy_rows,
+       .result = bindings::numpy_result,
+       .train = train_fleet,
+       .check_options =
+           [](const FitOptions& options, DType dtype) {
+             if (!options.bf16) return;
+             check(dtype == DType::float32, "fit: precision=\"bf16\" needs a float32 network");
+             check_state(bf16_kernels() != nullptr,
+                         "fit: precision=\"bf16\" needs a CPU with AVX-512 BF16; use "
+                         "precision=None");
+           }});
   bindings::bind_functional(m);
   bind_curves(m);
 }

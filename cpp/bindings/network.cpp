@@ -108,6 +108,86 @@ py::dict record_dict(const EpochRecord& r) {
   return d;
 }
 
+py::array new_array(DType dtype, const Shape& shape) {
+  if (dtype == DType::float64) return py::array_t<double>(shape);
+  return py::array_t<float>(shape);
+}
+
+EpochRecord record_of(const py::dict& d) {
+  EpochRecord r;
+  r.epoch = d["epoch"].cast<Index>();
+  r.loss = d["loss"].cast<double>();
+  r.accuracy = d["accuracy"].cast<double>();
+  r.val_loss = d["val_loss"].cast<double>();
+  r.val_accuracy = d["val_accuracy"].cast<double>();
+  r.learning_rate = d["learning_rate"].cast<double>();
+  r.seconds = d["seconds"].cast<double>();
+  r.examples_per_second = d["examples_per_second"].cast<double>();
+  for (const py::handle& item : d["layers"].cast<py::sequence>()) {
+    const auto l = item.cast<py::dict>();
+    r.layers.push_back({l["name"].cast<std::string>(), l["gradient_norm"].cast<double>(),
+                        l["weight_norm"].cast<double>(), l["update_ratio"].cast<double>(),
+                        l["dead"].cast<double>(), l["saturated"].cast<double>()});
+  }
+  return r;
+}
+
+py::list records_list(const std::vector<EpochRecord>& records) {
+  py::list list;
+  for (const EpochRecord& record : records) list.append(record_dict(record));
+  return list;
+}
+
+/// The checkpoint as a dict of numbers and copied arrays.
+py::dict checkpoint_dict(const Checkpoint& c, DType dtype) {
+  py::dict d;
+  d["epoch"] = c.epoch;
+  d["step"] = c.step;
+  d["optimizer_step"] = c.optimizer_step;
+  d["best"] = c.best;
+  d["waited"] = c.waited;
+  d["best_epoch"] = c.best_epoch;
+  d["epochs"] = records_list(c.epochs);
+  const auto add = [&](const char* name, const Numbers& numbers) {
+    py::array copy = new_array(dtype, {numbers.size});
+    std::memcpy(copy.mutable_data(), numbers.data == nullptr ? copy.data() : numbers.data,
+                static_cast<std::size_t>(numbers.size * item_size(dtype)));
+    d[name] = copy;
+  };
+  add("parameters", c.parameters);
+  add("moment1", c.moment1);
+  add("moment2", c.moment2);
+  add("best_parameters", c.best_parameters);
+  return d;
+}
+
+/// The inverse; its numbers are those of the dict's arrays, which have to outlive it.
+Checkpoint checkpoint_of(const py::dict& d, DType dtype) {
+  Checkpoint c;
+  c.epoch = d["epoch"].cast<Index>();
+  c.step = d["step"].cast<Index>();
+  c.optimizer_step = d["optimizer_step"].cast<Index>();
+  c.best = d["best"].cast<double>();
+  c.waited = d["waited"].cast<Index>();
+  c.best_epoch = d["best_epoch"].cast<Index>();
+  for (const py::handle& item : d["epochs"].cast<py::sequence>()) {
+    c.epochs.push_back(record_of(item.cast<py::dict>()));
+  }
+  const auto take = [&](const char* name) {
+    const auto array = d[name].cast<py::array>();
+    const Shape shape = shape_of(array);
+    const bool same = dtype == DType::float32 ? has_dtype<float>(array) : has_dtype<double>(array);
+    check(same && shape.size() == 1 && (array.flags() & py::array::c_style) != 0,
+          "fit: the checkpoint's ", name, " are not numbers of the network's dtype");
+    return Numbers{array.data(), shape[0]};
+  };
+  c.parameters = take("parameters");
+  c.moment1 = take("moment1");
+  c.moment2 = take("moment2");
+  c.best_parameters = take("best_parameters");
+  return c;
+}
+
 const char* name_of(Stop stop) {
   switch (stop) {
     case Stop::completed: return "completed";
@@ -119,22 +199,17 @@ const char* name_of(Stop stop) {
 }
 
 py::dict result_dict(const FitResult& fitted) {
-  py::list records;
-  for (const EpochRecord& record : fitted.epochs) records.append(record_dict(record));
   py::dict answer;
-  answer["epochs"] = records;
+  answer["epochs"] = records_list(fitted.epochs);
   answer["stopped"] = name_of(fitted.stop);
   answer["message"] = fitted.message;
   answer["best_epoch"] = fitted.best_epoch;
+  answer["engine"] = fitted.engine;
+  answer["engine_reason"] = fitted.engine_reason;
   return answer;
 }
 
 // --- Network ------------------------------------------------------------------------------------
-
-py::array new_array(DType dtype, const Shape& shape) {
-  if (dtype == DType::float64) return py::array_t<double>(shape);
-  return py::array_t<float>(shape);
-}
 
 void check_dtype(const char* operation, const char* name, DType dtype, const py::array& array) {
   if (dtype == DType::float64) {
@@ -146,11 +221,13 @@ void check_dtype(const char* operation, const char* name, DType dtype, const py:
 
 class PyNetwork {
  public:
-  PyNetwork(const py::sequence& nodes, const Shape& input_shape, const std::string& dtype) {
+  PyNetwork(const Backend& backend, const py::sequence& nodes, const Shape& input_shape,
+            const std::string& dtype, int device)
+      : backend_(&backend) {
     check(dtype == "float32" || dtype == "float64", "network: dtype must be float32 or float64, ",
           "found ", dtype);
-    network_ = make_network(make_graph(nodes_of(nodes), input_shape),
-                            dtype == "float64" ? DType::float64 : DType::float32);
+    network_ = backend.make(make_graph(nodes_of(nodes), input_shape),
+                            dtype == "float64" ? DType::float64 : DType::float32, device);
   }
 
   Network& core() { return *network_; }
@@ -188,13 +265,13 @@ class PyNetwork {
   }
 
   /// Checks what an operation compares the output with, and the weights.
-  Dataset dataset(const char* operation, const py::array& x, const py::array& y,
+  Dataset dataset(const char* operation, const py::object& x, const py::array& y,
                   const ops::Loss& loss, const py::object& sample_weight,
                   double input_scale) const {
     Dataset d;
-    d.x = rows_view(operation, x, graph());
+    d.x = backend_->rows(operation, x, graph());
     d.input_scale = input_scale;
-    check(d.x.rows >= 1, operation, ": x holds no examples; x ", shape_of(x));
+    check(d.x.rows >= 1, operation, ": x holds no examples");
     const Shape& output = graph().output().shape;
     Shape expected{d.x.rows};
     expected.insert(expected.end(), output.begin(), output.end() - (loss.has_labels() ? 1 : 0));
@@ -218,24 +295,25 @@ class PyNetwork {
     return d;
   }
 
-  py::array forward(const py::array& x, const std::string& head, double input_scale, Index batch,
-                    int threads) {
-    const RowsView view = rows_view("predict", x, graph());
+  py::object forward(const py::object& x, const std::string& head, double input_scale, Index batch,
+                     int threads) {
+    const RowsView view = backend_->rows("predict", x, graph());
     Shape shape = graph().output().shape;
     shape.insert(shape.begin(), view.rows);
-    py::array y = new_array(network_->dtype(), shape);
+    const auto [y, to] = backend_->result(network_->dtype(), shape, view);
     if (view.rows == 0) return y;
     const Head h =
         head == "softmax" ? Head::softmax : (head == "sigmoid" ? Head::sigmoid : Head::identity);
     check(batch >= 1, "predict: batch_size must be at least 1, found ", batch);
-    void* to = y.mutable_data();
-    py::gil_scoped_release release;
-    const Call call(threads);
-    network_->forward(view, input_scale, h, batch, call.threads(), to);
+    {
+      py::gil_scoped_release release;
+      const Call call(threads);
+      network_->forward(view, input_scale, h, batch, call.threads(), to);
+    }
     return y;
   }
 
-  std::pair<double, double> evaluate(const py::array& x, const py::array& y, const py::dict& loss,
+  std::pair<double, double> evaluate(const py::object& x, const py::array& y, const py::dict& loss,
                                      const py::object& sample_weight, double input_scale,
                                      Index batch, int threads) {
     const ops::Loss l = loss_of(loss);
@@ -247,7 +325,7 @@ class PyNetwork {
     return {sums.mean_loss(), sums.mean_correct()};
   }
 
-  std::pair<double, py::dict> loss_and_gradients(const py::array& x, const py::array& y,
+  std::pair<double, py::dict> loss_and_gradients(const py::object& x, const py::array& y,
                                                  const py::dict& loss,
                                                  const py::object& sample_weight,
                                                  double input_scale, int threads, double clip_norm,
@@ -271,7 +349,7 @@ class PyNetwork {
   }
 
   /// What one fit needs; pointers are into the arrays of `settings` and x, y.
-  Member member(const py::array& x, const py::array& y, const py::dict& settings) {
+  Member member(const py::object& x, const py::array& y, const py::dict& settings) {
     Member member;
     member.network = network_.get();
     FitOptions& options = member.options;
@@ -286,11 +364,7 @@ class PyNetwork {
     options.clip_norm = settings["clip_norm"].cast<double>();
     options.statistics = entry(settings, "statistics", false);
     options.bf16 = entry(settings, "bf16", false);
-    if (options.bf16) {
-      check(network_->dtype() == DType::float32, "fit: precision=\"bf16\" needs a float32 network");
-      check_state(bf16_kernels() != nullptr,
-                  "fit: precision=\"bf16\" needs a CPU with AVX-512 BF16; use precision=None");
-    }
+    backend_->check_options(options, network_->dtype());
     const auto input_scale = settings["input_scale"].cast<double>();
     check(options.epochs >= 0, "fit: epochs must not be negative, found ", options.epochs);
     check(options.batch_size >= 1, "fit: batch_size must be at least 1, found ",
@@ -310,9 +384,9 @@ class PyNetwork {
       }
     }
     if (!settings["validation_x"].is_none()) {
-      options.validation =
-          dataset("fit: validation_data", settings["validation_x"], settings["validation_y"],
-                  options.loss, settings["validation_weight"], input_scale);
+      options.validation = dataset("fit: validation_data", py::object(settings["validation_x"]),
+                                   settings["validation_y"], options.loss,
+                                   settings["validation_weight"], input_scale);
     }
     if (!settings["early_stopping"].is_none()) {
       const auto early = settings["early_stopping"].cast<py::dict>();
@@ -328,10 +402,22 @@ class PyNetwork {
         return !answer.is(py::bool_(false));
       };
     }
+    if (settings.contains("on_checkpoint")) {
+      options.on_checkpoint = [on_checkpoint = settings["on_checkpoint"].ptr(),
+                               dtype = network_->dtype()](const Checkpoint& state) {
+        py::gil_scoped_acquire acquire;
+        const py::handle write = on_checkpoint;
+        write(checkpoint_dict(state, dtype));
+      };
+      options.checkpoint_seconds = settings["checkpoint_seconds"].cast<double>();
+    }
+    if (settings.contains("resume")) {
+      options.resume = checkpoint_of(settings["resume"].cast<py::dict>(), network_->dtype());
+    }
     return member;
   }
 
-  py::dict fit(const py::array& x, const py::array& y, const py::kwargs& settings) {
+  py::dict fit(const py::object& x, const py::array& y, const py::kwargs& settings) {
     Member task = member(x, y, settings);
     const py::object on_progress = settings["on_progress"];
     task.options.on_progress = [&on_progress](Index epoch, Index done, Index steps) {
@@ -383,6 +469,7 @@ class PyNetwork {
     }
   }
 
+  const Backend* backend_;
   std::unique_ptr<Network> network_;
 };
 
@@ -394,7 +481,8 @@ void refuse_not_finite_rows(const std::vector<Member>& members) {
   std::set<const std::byte*> seen;
   const auto look_through = [&](const RowsView& x, const char* what) {
     ops::Position at{};
-    if (!seen.insert(x.base).second) return;
+    // What lies on a device is looked at there, in the first pass over it.
+    if (x.on_device || !seen.insert(x.base).second) return;
     if (ops::find_not_finite(x, nullptr, x.rows, &at)) {
       check(false, "fit_many: ", what, "x holds ", at.value, " at row ", at.row, ", column ",
             at.column, "; remove or replace such values first");
@@ -406,9 +494,9 @@ void refuse_not_finite_rows(const std::vector<Member>& members) {
   }
 }
 
-py::list fit_many(const py::list& networks, const py::list& xs, const py::list& ys,
-                  const py::list& settings, int threads, const py::object& on_finish,
-                  const py::object& on_progress) {
+py::list fit_many(const Backend& backend, const py::list& networks, const py::list& xs,
+                  const py::list& ys, const py::list& settings, int threads,
+                  const py::object& on_finish, const py::object& on_progress) {
   std::vector<Member> members;
   std::set<const Network*> seen;
   for (std::size_t i = 0; i < networks.size(); ++i) {
@@ -416,8 +504,8 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
     check(seen.insert(&network.core()).second, "fit_many: network ", i,
           " is given twice; a network can train once at a time");
     name_member(i, [&] {
-      members.push_back(network.member(xs[i].cast<py::array>(), ys[i].cast<py::array>(),
-                                       settings[i].cast<py::dict>()));
+      members.push_back(
+          network.member(py::object(xs[i]), ys[i].cast<py::array>(), settings[i].cast<py::dict>()));
     });
   }
   std::vector<FitResult> results;
@@ -425,7 +513,7 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
     py::gil_scoped_release release;
     refuse_not_finite_rows(members);
     Call call(threads, static_cast<Index>(members.size()));
-    results = train_fleet(members, call, [&](const FleetProgress& progress) {
+    results = backend.train(members, call, [&](const FleetProgress& progress) {
       py::gil_scoped_acquire acquire;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!on_finish.is_none()) {
@@ -443,10 +531,27 @@ py::list fit_many(const py::list& networks, const py::list& xs, const py::list& 
 
 }  // namespace
 
-void bind_network(py::module_& m) {
-  py::class_<PyNetwork>(m, "Network")
-      .def(py::init<const py::sequence&, const Shape&, const std::string&>(), py::arg("nodes"),
-           py::arg("input_shape"), py::arg("dtype"))
+RowsView numpy_rows(const char* operation, const py::object& x, const Graph& graph) {
+  check_type(py::isinstance<py::array>(x), operation, ": x must be a numpy.ndarray");
+  return rows_view(operation, py::reinterpret_borrow<py::array>(x), graph);
+}
+
+std::pair<py::object, void*> numpy_result(DType dtype, const Shape& shape, const RowsView&) {
+  py::array y = new_array(dtype, shape);
+  void* const to = y.mutable_data();
+  return {std::move(y), to};
+}
+
+void bind_network(py::module_& m, const Backend& given) {
+  // Kept as long as the module, which is never unloaded.
+  static const Backend backend = given;
+  // Local to the module: _core and _cuda each have this class, made of the same source.
+  py::class_<PyNetwork>(m, "Network", py::module_local())
+      .def(py::init([](const py::sequence& nodes, const Shape& input_shape,
+                       const std::string& dtype, int device) {
+             return std::make_unique<PyNetwork>(backend, nodes, input_shape, dtype, device);
+           }),
+           py::arg("nodes"), py::arg("input_shape"), py::arg("dtype"), py::arg("device") = 0)
       .def_property_readonly("dtype", &PyNetwork::dtype)
       .def_property_readonly(
           "output_shape",
@@ -473,6 +578,10 @@ void bind_network(py::module_& m) {
           "step", [](const PyNetwork& n) { return n.core().step(); },
           [](PyNetwork& n, Index step) { n.core().set_step(step); })
       .def_property_readonly("training", [](const PyNetwork& n) { return n.core().training(); })
+      .def(
+          "set_precision",
+          [](PyNetwork& n, const std::string& name) { n.core().set_precision(name); },
+          py::arg("name"))
       .def("parameter_shape",
            [](const PyNetwork& n, const std::string& name) {
              return py::tuple(py::cast(n.core().parameters()[n.index_of(name)].shape));
@@ -492,8 +601,14 @@ void bind_network(py::module_& m) {
            py::arg("clip_norm"), py::arg("dropout_seed"))
       .def("fit", &PyNetwork::fit);
 
-  m.def("fit_many", &fit_many, py::arg("networks"), py::arg("xs"), py::arg("ys"),
-        py::arg("settings"), py::arg("threads"), py::arg("on_finish"), py::arg("on_progress"));
+  m.def(
+      "fit_many",
+      [](const py::list& networks, const py::list& xs, const py::list& ys, const py::list& settings,
+         int threads, const py::object& on_finish, const py::object& on_progress) {
+        return fit_many(backend, networks, xs, ys, settings, threads, on_finish, on_progress);
+      },
+      py::arg("networks"), py::arg("xs"), py::arg("ys"), py::arg("settings"), py::arg("threads"),
+      py::arg("on_finish"), py::arg("on_progress"));
 }
 
 }  // namespace dlcore::bindings

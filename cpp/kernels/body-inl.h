@@ -223,23 +223,6 @@ void column_sums(const T* dy, Index ld, T* db, Index m, Index n) {
   }
 }
 
-template <class T>
-double sum_squares(const T* x, Index n) {
-  constexpr int kDoubles = kLanes<double>;
-  Vec<double> sum[4] = {};
-  Index i = 0;
-  for (; i + 4 * kDoubles <= n; i += 4 * kDoubles) {
-    for (int s = 0; s < 4; ++s) {
-      Vec<double> v;
-      for (int lane = 0; lane < kDoubles; ++lane) v[lane] = x[i + s * kDoubles + lane];
-      sum[s] = fma(v, v, sum[s]);
-    }
-  }
-  double total = sum_lanes<double>((sum[0] + sum[1]) + (sum[2] + sum[3]));
-  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return total;
-}
-
 // --- Transposition ------------------------------------------------------------------------------
 
 template <class T>
@@ -363,6 +346,22 @@ bool convert_row(const void* x, DType dtype, T scale, T* y, Index k) {
     case DType::uint8: return convert(static_cast<const uint8_t*>(x), scale, y, k);
   }
   return false;
+}
+
+template <class T>
+double sum_squares(const T* x, Index n) {
+  constexpr int kDoubles = kLanes<double>;
+  Vec<double> sum[4] = {};
+  Index i = 0;
+  for (; i + 4 * kDoubles <= n; i += 4 * kDoubles) {
+    for (int s = 0; s < 4; ++s) {
+      const Vec<double> v = load_as<double>(x + i + s * kDoubles);
+      sum[s] = fma(v, v, sum[s]);
+    }
+  }
+  double total = sum_lanes<double>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; i < n; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return total;
 }
 
 // --- Dropout ------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 // Activations, losses of single elements and optimizer updates, each formula written once. V stands
 // for what one call works on: a vector of float or double here, a single float on a GPU, where
 // Vec<T> is T. The first part holds everything that depends on V beyond fma, sqrt, bit_cast,
-// + - * / and `comparison ? a : b`; no formula below it knows how wide V is.
-// Included after vector-inl.h by each instruction set, so the same rule holds: no standard header.
+// + - * / and `comparison ? a : b`; no formula below it knows how wide V is. cuda/scalar-inl.h
+// takes its place where DLCORE_SCALAR is defined. Included after vector-inl.h by each instruction
+// set, so the same rule holds: no standard header.
 //
 // Float32 has formulas of its own, with the errors of the table at activate(). Float64 calls the C
 // library lane by lane: it serves to check, where speed is second.
@@ -10,10 +11,16 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#ifdef DLCORE_SCALAR
+#include "scalar-inl.h"
+#else
 #include "kernels/vector-inl.h"
+#endif
 
 namespace dlcore {
 namespace {
+
+#ifndef DLCORE_SCALAR
 
 // ---- What depends on V --------------------------------------------------------------------------
 
@@ -86,6 +93,8 @@ DLCORE_INLINE Vec<double> each_lane(Vec<double> x, F f) {
   for (int i = 0; i < kLanes<double>; ++i) x[i] = f(x[i]);
   return x;
 }
+
+#endif  // DLCORE_SCALAR
 
 // ---- Exponential and logarithm in float32 -------------------------------------------------------
 

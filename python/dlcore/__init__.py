@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dlcore import _threadpool, files, functional, initializers, losses, optimizers, schedules
 from dlcore._core import __version__
+from dlcore._device import device_array
 from dlcore.fleet import fit_many
 from dlcore.history import DivergenceWarning, EarlyStopping, History
 from dlcore.info import info
@@ -54,6 +55,7 @@ __all__ = [
     "Softplus",
     "Tanh",
     "__version__",
+    "device_array",
     "files",
     "fit_many",
     "functional",

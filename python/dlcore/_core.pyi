@@ -40,12 +40,18 @@ class FitResult(TypedDict):
     stopped: str
     message: str
     best_epoch: int
+    engine: str  # "cpu", or on a GPU "graph" or "population"
+    engine_reason: str  # why not "population"
 
 class Network:
     """Parameters, optimizer state and plans of one network; rows of `x` are flattened examples."""
 
     def __init__(
-        self, nodes: Sequence[dict[str, Any]], input_shape: Sequence[int], dtype: str
+        self,
+        nodes: Sequence[dict[str, Any]],
+        input_shape: Sequence[int],
+        dtype: str,
+        device: int = 0,
     ) -> None: ...
     @property
     def dtype(self) -> str: ...
@@ -65,6 +71,8 @@ class Network:
     def step(self, value: int) -> None: ...
     @property
     def training(self) -> bool: ...
+    # "fp32", on a GPU also "tf32" and "bf16"
+    def set_precision(self, name: str) -> None: ...
     def parameter_shape(self, name: str) -> tuple[int, ...]: ...
     def get_parameter(self, name: str) -> Array: ...
     def set_parameter(self, name: str, value: Array) -> None: ...
@@ -133,6 +141,10 @@ class Network:
         input_scale: float,
         statistics: bool = False,
         bf16: bool = False,
+        # Given a dict with the state at the beginning of an epoch, which `resume` takes
+        on_checkpoint: Callable[[dict[str, Any]], object] = ...,
+        checkpoint_seconds: float = ...,
+        resume: dict[str, Any] = ...,
         on_epoch: Callable[[EpochRecord], object] | None,
         # (epoch, steps done in it, steps in it), at most every 100 ms
         on_progress: Callable[[int, int, int], object] | None,

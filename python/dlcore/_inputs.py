@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import losses
+from dlcore import _device, losses
 from dlcore._settings import describe, integer, number
-from dlcore.info import cuda_status
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -28,7 +27,9 @@ _NATIVE_DTYPES = ("float32", "float64", "float16", "uint8")
 
 
 def numeric(value: ArrayLike, what: str) -> Array:
-    """Return `value` as an array of numbers."""
+    """Return `value` as an array of numbers in the host's memory."""
+    if _device.is_array(value):
+        value = _device.as_array(value, what).numpy()
     try:
         array = np.asarray(value)
         if array.dtype.kind == "O":  # a column of Python numbers, as data frames give them
@@ -55,14 +56,31 @@ def cast(array: Array, dtype: str) -> Array:
 
 
 def examples(
-    x: ArrayLike, input_shape: tuple[int, ...], dtype: str, empty: bool, what: str
+    x: ArrayLike,
+    input_shape: tuple[int, ...],
+    dtype: str,
+    empty: bool,
+    device: str = "cpu",
+    *,
+    what: str,
 ) -> Array:
-    """Return `x` as one of the core's dtypes, of shape (n, *input_shape), in any layout."""
-    array = numeric(x, what)
-    if array.dtype.name not in _NATIVE_DTYPES:
-        array = cast(array, dtype)
-    elif not (array.dtype.isnative and array.flags.aligned):
-        array = array.astype(array.dtype.newbyteorder("="))
+    """Return `x` as one of the core's dtypes, of shape (n, *input_shape), in any layout.
+
+    What lies on a GPU stays there, for a network that lives there too.
+    """
+    array: Array
+    if _device.is_array(x) and device != "cpu":
+        array = _device.as_array(x, what)
+        if array.dtype.name not in _NATIVE_DTYPES:
+            raise TypeError(
+                f"{what} on a GPU needs to be {', '.join(_NATIVE_DTYPES)}, found {array.dtype}"
+            )
+    else:
+        array = numeric(x, what)
+        if array.dtype.name not in _NATIVE_DTYPES:
+            array = cast(array, dtype)
+        elif not (array.dtype.isnative and array.flags.aligned):
+            array = array.astype(array.dtype.newbyteorder("="))
     if array.ndim != len(input_shape) + 1 or array.shape[1:] != input_shape:
         advice = ""
         if array.shape == input_shape:
@@ -332,13 +350,3 @@ def float_dtype(given: object) -> str:
         what = 'Network: dtype needs to be "float32" or "float64"'
         raise ValueError(f"{what}, found {describe(given)}")
     return str(name)
-
-
-def device(given: object) -> str:
-    """Return the name of a device that can be used."""
-    if given == "cpu":
-        return "cpu"
-    if isinstance(given, str) and given.split(":")[0] == "cuda":
-        why = cuda_status()[1]
-        raise RuntimeError(f'Network: device="{given}" is not available: {why}; use device="cpu"')
-    raise ValueError(f'Network: device needs to be "cpu" or "cuda", found {describe(given)}')

@@ -96,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="apply a kept network to new data")
     predict.add_argument("--model", required=True, metavar="DIR", help="the study's folder 'model'")
     predict.add_argument(
-        "--data", required=True, metavar="FILE", help=".csv, .parquet, .npz or idx"
+        "--data",
+        required=True,
+        metavar="FILE",
+        help=".csv, .tsv, .parquet, .npz, idx or a folder of images",
     )
     predict.add_argument("--out", metavar="FILE", help="CSV to write; default the terminal")
     predict.set_defaults(action=_predict)
@@ -121,7 +124,8 @@ def _add_study(commands: Any) -> None:
         "--data",
         default="digits",
         metavar="FILE_OR_NAME",
-        help=".csv, .tsv, .parquet, .npz, a folder of images, or digits, mnist, fashion-mnist",
+        help=".csv, .tsv, .parquet, .npz, a folder of images or of idx files, or digits (default), "
+        "mnist, fashion-mnist",
     )
     data.add_argument("--data-dir", metavar="DIR", help="where a named set's files are")
     data.add_argument("--target", metavar="COLUMN", help="column to predict")
@@ -174,6 +178,9 @@ def _add_study(commands: Any) -> None:
     how.add_argument("--out", metavar="DIR", help="default study-NAME, named after the data")
     how.add_argument("--dask", metavar="ADDRESS", help="make the runs on a Dask cluster")
     how.add_argument("--budget", metavar="SECONDS", type=float, help="start no run after so long")
+    how.add_argument(
+        "--budget-runs", metavar="N", type=_positive, help="make no more than so many runs"
+    )
     how.add_argument(
         "--workers", metavar="N", type=_positive, help="runs at a time, default one per CPU"
     )
@@ -239,15 +246,22 @@ def _study(options: argparse.Namespace) -> int:
         store=folder / "study.db",
     )
     shape = " x ".join(map(str, data.x.shape[1:]))
+    what = f"with {shape} columns" if data.columns else f"of shape {shape}"
     print(
-        f"{data.name}: {len(data.y):,} examples of shape {shape}; held out: {study.split.how}\n"
+        f"{data.name}: {len(data.y):,} examples {what}; held out: {study.split.how}\n"
         f"{len(study.learners)} learners, m = {', '.join(f'{m:,}' for m in study.m)}, "
         f"{len(study.seeds)} seeds: {len(study.runs):,} runs",
         flush=True,
     )
+    for note in data.notes:
+        print(f"note: {note}", flush=True)
     with _executor(options.dask) as executor:
         outcome = study.run(
-            executor, options.budget, workers=options.workers, progress=not options.quiet
+            executor,
+            options.budget,
+            budget_runs=options.budget_runs,
+            workers=options.workers,
+            progress=not options.quiet,
         )
     try:
         _tell(study, outcome, folder)
@@ -263,6 +277,7 @@ def _study(options: argparse.Namespace) -> int:
 def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
     """Print what a study found, write its report and keep its best network."""
     from dlcore.scaling.predict import keep_best_network
+    from dlcore.scaling.report import write_report
 
     found = f", {outcome.found:,} found in {folder / 'study.db'}" if outcome.found else ""
     print(f"{outcome.made:,} runs made in {outcome.seconds:.0f} s{found}")
@@ -282,8 +297,9 @@ def _tell(study: Study, outcome: Outcome, folder: Path) -> None:
             print("no run was finished within the budget; give it more seconds")
         return
     print("\n" + study.table(shutil.get_terminal_size((100, 24)).columns))
-    print(f"\n{study.advice.sentence}\n")
-    report = study.report(folder / "report.html", figures_to=folder / "figures")
+    findings = study.findings()
+    print("\n" + "\n".join(filter(None, (findings.advice.sentence, findings.ahead()))) + "\n")
+    report = write_report(findings, folder / "report.html", folder / "figures")
     print(
         f"{report}  (the same numbers: {report.stem}.csv, .json; the figures: figures)", flush=True
     )
@@ -324,9 +340,10 @@ def _leave(status: int) -> NoReturn:
 
 def _predict(options: argparse.Namespace) -> int:
     from dlcore.data import DataError
-    from dlcore.scaling.predict import predict, write_predictions
+    from dlcore.scaling.predict import names_of, predict, write_predictions
 
-    if not options.data.endswith(".npz") and "idx3" not in options.data and not _has("pandas"):
+    known = options.data.endswith(".npz") or "idx3" in options.data or Path(options.data).is_dir()
+    if not known and not _has("pandas"):
         _fail(
             "dlcore predict",
             "pandas is not installed, which reads tables; install dlcore with its lab extra, in a "
@@ -339,11 +356,11 @@ def _predict(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if options.out is None:
-        write_predictions(sys.stdout, prediction, preprocessing)
+        write_predictions(sys.stdout, prediction, preprocessing, names_of(options.data))
         return 0
     try:
         with open(options.out, "w", encoding="utf-8", newline="") as file:
-            write_predictions(file, prediction, preprocessing)
+            write_predictions(file, prediction, preprocessing, names_of(options.data))
     except OSError as error:
         raise DataError(f"--out {options.out} cannot be written: {error.strerror}") from None
     return 0

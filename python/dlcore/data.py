@@ -359,8 +359,8 @@ def load(
     ----------
     data : str
         "digits" (comes with scikit-learn), "mnist" or "fashion-mnist" (four idx files in
-        ``data_dir``), or the path of a ``.csv``, ``.tsv``, ``.parquet`` or ``.npz`` file or of a
-        folder with one folder of images per class.
+        ``data_dir``), or the path of a ``.csv``, ``.tsv``, ``.parquet`` or ``.npz`` file, of a
+        folder with four idx files, or of one with a folder of images per class.
     data_dir : path, optional
         Where the files of a named set are.
     target : str, optional
@@ -405,6 +405,10 @@ def load(
     test = None if test is None else Path(test)
     if test is not None and not test.exists():
         raise DataError(f"the test file {test} does not exist")
+    if path.is_dir() and any(path.glob("*-images-idx3-ubyte*")):
+        if test is not None:
+            raise DataError(f"{data} brings its own held-out examples; leave --test out")
+        return _idx_images(path.name, path)
     if path.is_dir():
         return _image_folders(path, test)
     if path.suffix == ".npz":
@@ -445,7 +449,7 @@ def _idx_images(name: str, data_dir: str | Path | None) -> Dataset:
             raise DataError(f"{folder}: {len(images)} {part} images but {len(labels)} labels")
         parts[part] = images, labels.astype(np.int64)
     names = tuple(str(k) for k in range(int(parts["train"][1].max()) + 1))
-    if name == "fashion-mnist" and len(names) == 10:
+    if name.replace("_", "-") == "fashion-mnist" and len(names) == 10:
         names = (
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -591,7 +595,7 @@ def _image_folders(path: Path, test: Path | None) -> Dataset:
     if len(folders) < 2:
         raise DataError(
             f"{path} holds {len(folders)} folders; a folder of images needs one folder per class, "
-            "at least two"
+            "at least two, or the four idx files of a set"
         )
     classes = tuple(folder.name for folder in folders)
     x, y = _read_images(path, classes)
@@ -616,33 +620,57 @@ _IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".pgm"
 
 
 def _read_images(path: Path, classes: Sequence[str]) -> tuple[Array, Array]:
+    files: list[Path] = []
+    labels: list[int] = []
+    for number, name in enumerate(classes):
+        found = image_files(path / name)
+        files += found
+        labels += [number] * len(found)
+    if not files:
+        raise DataError(f"{path} holds no images in its class folders")
+    return read_images(files), np.array(labels, np.int64)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Files of a folder that are images by their names, in order."""
+    return [file for file in sorted(folder.glob("*")) if file.suffix.lower() in _IMAGE_TYPES]
+
+
+def read_images(files: Sequence[Path]) -> Array:
+    """Pixels of images of one size.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        At least one.
+
+    Returns
+    -------
+    array of uint8, (n, height, width) or (n, height, width, 3)
+
+    Raises
+    ------
+    DataError
+        If Pillow is missing, a file is no image, or one differs from the first in size or colours.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise DataError("reading images needs pillow; install it: pip install pillow") from None
     images: list[Array] = []
-    labels: list[int] = []
-    first: tuple[Path, tuple[int, ...]] | None = None
-    for number, name in enumerate(classes):
-        files = sorted((path / name).glob("*"))
-        for file in (f for f in files if f.suffix.lower() in _IMAGE_TYPES):
-            try:
-                with Image.open(file) as image:
-                    pixels = np.asarray(image.convert("L" if image.mode in "1LI;16" else "RGB"))
-            except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-                raise DataError(f"{file} cannot be read: {one_line(error)}") from None
-            if first is None:
-                first = file, pixels.shape
-            elif pixels.shape != first[1]:
-                raise DataError(
-                    f"{file} is {pixels.shape} but {first[0]} is {first[1]} (height, width, "
-                    "colours); all images need one size"
-                )
-            images.append(pixels)
-            labels.append(number)
-    if not images:
-        raise DataError(f"{path} holds no images in its class folders")
-    return np.stack(images), np.array(labels, np.int64)
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                pixels = np.asarray(image.convert("L" if image.mode in "1LI;16" else "RGB"))
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{file} cannot be read: {one_line(error)}") from None
+        if images and pixels.shape != images[0].shape:
+            raise DataError(
+                f"{file} is {pixels.shape} but {files[0]} is {images[0].shape} (height, width, "
+                "colours); all images need one size"
+            )
+        images.append(pixels)
+    return np.stack(images)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import _core, _inputs
+from dlcore import _device, _inputs
 from dlcore._settings import describe
 from dlcore.history import DivergenceWarning, FleetLine, History
 from dlcore.network import Network
@@ -53,6 +54,8 @@ def fit_many(
     precision: str | Sequence[str | None] | None = None,
     input_scale: float | Sequence[float | None] | None = None,
     statistics: bool | Sequence[bool] = False,
+    checkpoint: Sequence[str | os.PathLike[str] | None] | None = None,
+    device: str | None = None,
     progress: bool | Callable[[int, int], object] = False,
     on_finish: Callable[[int, History], object] | None = None,
 ) -> list[History]:
@@ -62,6 +65,10 @@ def fit_many(
     its own options; the data is shared and not copied. The networks may differ in everything:
     width, depth, activation, dtype, loss, optimizer, epochs. The one that takes longest starts
     first.
+
+    On a GPU eight small networks or more are trained together, each by one multiprocessor, and
+    the others one after the other; `History.engine` says which. Those that train together add in
+    another order than a fit alone, in the same one whichever networks are beside them.
 
     Every option is that of `Network.fit`, and is either one value for all networks or a list, a
     tuple, a range or an array with one value per network. `subsets`, `validation_data` and
@@ -86,9 +93,15 @@ def fit_many(
         "balanced" counts the classes of the subset.
     threads : int, optional
         Number of networks that train at the same time, as in `Network.fit`.
+    device : str, optional
+        Where to train, as for `Network`: networks elsewhere are moved there first. Left out, where
+        they are, which has to be one place.
     on_epoch : callable or sequence of it, optional
         As for `Network.fit`; its dict also holds "network", the member's index. It is called in
         the thread that trains the network, and False stops that network alone.
+    checkpoint : sequence of path or None, optional
+        As for `Network.fit`, one file for each network; those of networks that have finished stay
+        until all have.
     progress : bool or callable, default False
         True shows a bar on the standard error stream. A callable gets (networks finished, number
         of networks), at most every 50 ms.
@@ -143,7 +156,10 @@ def fit_many(
         raise TypeError(
             f"fit_many: progress needs True, False or a callable, found {describe(progress)}"
         )
+    if isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError("fit_many: checkpoint needs a list with one path for each network")
     thread_count = _inputs.threads(threads, "fit_many")
+    extension = _device.load(_place(members, device), "fit_many: device")[0]
     given = {
         "subsets": subsets,
         "loss": loss,
@@ -161,6 +177,7 @@ def fit_many(
         "precision": precision,
         "input_scale": input_scale,
         "statistics": statistics,
+        "checkpoint": checkpoint,
     }
     options = {name: _each(name, value, len(members)) for name, value in given.items()}
     options["subset"], options["optimizer"] = options.pop("subsets"), options.pop("optimizers")
@@ -184,7 +201,7 @@ def fit_many(
 
     listener = FleetLine().step if progress is True else progress
     with remembering(trainings):
-        results = _core.fit_many(
+        results = extension.fit_many(
             [network._core for network in members],
             [training.x for training in trainings],
             [training.y for training in trainings],
@@ -196,6 +213,8 @@ def fit_many(
     histories = [
         training.finish(result) for training, result in zip(trainings, results, strict=True)
     ]
+    for training in trainings:
+        training.forget()
     _warn_of_divergence(histories)
     return histories
 
@@ -215,6 +234,20 @@ def _members(networks: object) -> list[Network]:
                 f"fit_many: network {i} is training already; wait for that fit or train a copy"
             )
     return members
+
+
+def _place(members: list[Network], device: str | None) -> str:
+    """Move the networks to one device, and return it."""
+    if device is not None:
+        for member in members:
+            member.to(device)
+    places = sorted({member.device for member in members})
+    if len(places) > 1:
+        raise ValueError(
+            f"fit_many: networks needs networks on one device, found some on each of "
+            f"{', '.join(places)}; pass device="
+        )
+    return places[0] if places else "cpu"
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:

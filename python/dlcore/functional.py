@@ -5,6 +5,9 @@ float64, all of one dtype, and refuse anything else with a sentence (`dlcore.Net
 these do not). Rows are examples. ``out=`` takes an array of the result's shape and dtype and
 returns it; for the element-wise operations it may be the input itself.
 
+Arrays on a GPU (CuPy's, PyTorch's, JAX's, `dlcore.device_array`) are taken where they lie, float32
+alone, and so is what comes back: an array that other libraries take by DLPack.
+
 A backward function gets ``dy``, the derivative of the loss by the result ``y``, and returns that by
 the input ``x``. Which of ``x`` and ``y`` it needs beside ``dy`` is in its signature.
 
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import _core
+from dlcore import _core, _device
 from dlcore._settings import choice, describe, integer, number
 
 if TYPE_CHECKING:
@@ -33,23 +36,32 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-def _check(operation: str, **arrays: object) -> None:
-    """Refuse what is no array at all, in words; the core looks at dtypes, layouts and shapes."""
+def _native(operation: str, **arrays: object) -> Any:
+    """Return the extension that works where the arrays lie.
+
+    What is no array at all is refused here, in words; the extension looks at dtypes, layouts and
+    shapes.
+    """
+    if any(_device.is_array(value) for value in arrays.values()):
+        return _device.load("cuda", f"{operation}: device")[0]
     for name, value in arrays.items():
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{operation}: {name} must be a numpy.ndarray, found {describe(value)}")
+    return _core
 
 
 def _activation(kind: str, x: Array, alpha: float, out: Array | None) -> Array:
-    _check(kind, x=x)
-    return _core.activation_forward(kind, x, alpha, out)
+    result: Array = _native(kind, x=x).activation_forward(kind, x, alpha, out)
+    return result
 
 
 def _activation_backward(
     kind: str, dy: Array, saved: Array, alpha: float, out: Array | None
 ) -> Array:
-    _check(f"{kind}_backward", dy=dy, saved=saved)
-    return _core.activation_backward(kind, dy, saved, alpha, out)
+    result: Array = _native(f"{kind}_backward", dy=dy, saved=saved).activation_backward(
+        kind, dy, saved, alpha, out
+    )
+    return result
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
@@ -182,8 +194,8 @@ def dense(x: Array, weight: Array, bias: Array | None = None, out: Array | None 
     array([[3.5],
            [3.5]])
     """
-    _check("dense", x=x, weight=weight)
-    return _core.dense_forward(x, weight, bias, out)
+    result: Array = _native("dense", x=x, weight=weight).dense_forward(x, weight, bias, out)
+    return result
 
 
 def dense_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
@@ -209,8 +221,10 @@ def dense_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, Ar
     TypeError, ValueError
         As `dense`.
     """
-    _check("dense_backward", dy=dy, x=x, weight=weight)
-    return _core.dense_backward(dy, x, weight)
+    result: tuple[Array, Array, Array] = _native(
+        "dense_backward", dy=dy, x=x, weight=weight
+    ).dense_backward(dy, x, weight)
+    return result
 
 
 def softmax(logits: Array, out: Array | None = None) -> Array:
@@ -231,8 +245,8 @@ def softmax(logits: Array, out: Array | None = None) -> Array:
     TypeError, ValueError
         As `relu`.
     """
-    _check("softmax", logits=logits)
-    return _core.softmax(logits, out)
+    result: Array = _native("softmax", logits=logits).softmax(logits, out)
+    return result
 
 
 def dropout(
@@ -278,8 +292,7 @@ def dropout_backward(
 def _dropout(
     operation: str, x: Array, p: float, seed: int, step: int, layer: int, out: Array | None
 ) -> Array:
-    _check(operation, x=x)
-    return _core.dropout_forward(
+    result: Array = _native(operation, x=x).dropout_forward(
         x,
         number(f"{operation}: p", p, 0, 1),
         integer(f"{operation}: seed", seed, 0, 2**64 - 1),
@@ -287,6 +300,7 @@ def _dropout(
         integer(f"{operation}: layer", layer, 0, 2**16 - 1),
         out,
     )
+    return result
 
 
 def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = None) -> float:
@@ -317,8 +331,10 @@ def cross_entropy(logits: Array, labels: Array, sample_weight: Array | None = No
     >>> round(cross_entropy(np.zeros((2, 4)), np.array([0, 3])), 4)  # log(4)
     1.3863
     """
-    _check("cross_entropy", logits=logits, labels=labels)
-    return _core.cross_entropy_forward(logits, labels, sample_weight)
+    result: float = _native("cross_entropy", logits=logits, labels=labels).cross_entropy_forward(
+        logits, labels, sample_weight
+    )
+    return result
 
 
 def cross_entropy_backward(
@@ -328,8 +344,10 @@ def cross_entropy_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `cross_entropy` by the logits: ``(softmax - one_hot) / n``."""
-    _check("cross_entropy_backward", logits=logits, labels=labels)
-    return _core.cross_entropy_backward(logits, labels, sample_weight, out)
+    result: Array = _native(
+        "cross_entropy_backward", logits=logits, labels=labels
+    ).cross_entropy_backward(logits, labels, sample_weight, out)
+    return result
 
 
 def binary_cross_entropy(logits: Array, target: Array, sample_weight: Array | None = None) -> float:
@@ -354,8 +372,10 @@ def binary_cross_entropy(logits: Array, target: Array, sample_weight: Array | No
     ValueError
         If shapes differ.
     """
-    _check("binary_cross_entropy", logits=logits, target=target)
-    return _core.loss_forward("binary_cross_entropy", logits, target, sample_weight, 1.0)
+    result: float = _native("binary_cross_entropy", logits=logits, target=target).loss_forward(
+        "binary_cross_entropy", logits, target, sample_weight, 1.0
+    )
+    return result
 
 
 def binary_cross_entropy_backward(
@@ -365,8 +385,10 @@ def binary_cross_entropy_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `binary_cross_entropy`: ``(sigmoid(z) - target) / size``."""
-    _check("binary_cross_entropy_backward", logits=logits, target=target)
-    return _core.loss_backward("binary_cross_entropy", logits, target, sample_weight, 1.0, out)
+    result: Array = _native(
+        "binary_cross_entropy_backward", logits=logits, target=target
+    ).loss_backward("binary_cross_entropy", logits, target, sample_weight, 1.0, out)
+    return result
 
 
 def mse(prediction: Array, target: Array, sample_weight: Array | None = None) -> float:
@@ -389,8 +411,10 @@ def mse(prediction: Array, target: Array, sample_weight: Array | None = None) ->
     ValueError
         If shapes differ.
     """
-    _check("mse", prediction=prediction, target=target)
-    return _core.loss_forward("mse", prediction, target, sample_weight, 1.0)
+    result: float = _native("mse", prediction=prediction, target=target).loss_forward(
+        "mse", prediction, target, sample_weight, 1.0
+    )
+    return result
 
 
 def mse_backward(
@@ -400,8 +424,10 @@ def mse_backward(
     out: Array | None = None,
 ) -> Array:
     """Return the derivative of `mse`: ``2 * (prediction - target) / size``."""
-    _check("mse_backward", prediction=prediction, target=target)
-    return _core.loss_backward("mse", prediction, target, sample_weight, 1.0, out)
+    result: Array = _native("mse_backward", prediction=prediction, target=target).loss_backward(
+        "mse", prediction, target, sample_weight, 1.0, out
+    )
+    return result
 
 
 def huber(
@@ -412,8 +438,10 @@ def huber(
     Here ``r = prediction - target``; `delta` is above 0. Arrays are as for `mse`.
     """
     delta = number("huber: delta", delta, 0, include_low=False)
-    _check("huber", prediction=prediction, target=target)
-    return _core.loss_forward("huber", prediction, target, sample_weight, delta)
+    result: float = _native("huber", prediction=prediction, target=target).loss_forward(
+        "huber", prediction, target, sample_weight, delta
+    )
+    return result
 
 
 def huber_backward(
@@ -425,5 +453,7 @@ def huber_backward(
 ) -> Array:
     """Return the derivative of `huber`: ``clip(prediction - target, -delta, delta) / size``."""
     delta = number("huber_backward: delta", delta, 0, include_low=False)
-    _check("huber_backward", prediction=prediction, target=target)
-    return _core.loss_backward("huber", prediction, target, sample_weight, delta, out)
+    result: Array = _native("huber_backward", prediction=prediction, target=target).loss_backward(
+        "huber", prediction, target, sample_weight, delta, out
+    )
+    return result

@@ -82,13 +82,22 @@ class History(Mapping[str, "list[float]"]):
     best_epoch : int
         The epoch, counted from 1, with the lowest validation loss, or the lowest loss without
         validation data; 0 where none was finite.
+    device : str
+        Where the network trained: "cpu" or "cuda".
+    precision : str
+        How products were computed: "fp64", "fp32", "tf32" or "bf16".
+    engine : str
+        What trained the network: "cpu", or on a GPU "graph" (one network at a time) or "population"
+        (many small ones in one kernel).
+    engine_reason : str
+        Why a network of a fleet on a GPU was not trained in the population; else empty.
     layers : dict of str to dict of str to list of float
         Health of each dense layer by epoch, where the fit was asked for `statistics`, else empty:
         ``history.layers["0"]["dead"][-1]``. See the notes.
 
     Notes
     -----
-    The measures in `layers` are means over every 32nd step of an epoch, its first one included;
+    The measures in `layers` are means over every 64th step of an epoch, its first one included;
     NaN where a measure does not apply, and in the epoch in which a fit diverged.
 
     ==================  ======================================================================
@@ -118,13 +127,26 @@ class History(Mapping[str, "list[float]"]):
     stopped: str
     message: str
     best_epoch: int
+    device: str
+    precision: str
+    engine: str
+    engine_reason: str
     layers: dict[str, dict[str, list[float]]]
 
-    def __init__(self, result: FitResult, names: Sequence[str], layers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        result: FitResult,
+        names: Sequence[str],
+        layers: Sequence[str] = (),
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
         records: list[Mapping[str, Any]] = list(result["epochs"])
         self._values = {name: [float(record[name]) for record in records] for name in names}
         self.epochs = len(records)
         self.stopped = result["stopped"]
+        self.device, self.precision, self.engine = device, precision, result["engine"]
+        self.engine_reason = result["engine_reason"]
         self.message = result["message"] or f"fit: completed {self.epochs} epochs"
         watched = self._values.get("val_loss", self._values["loss"])
         finite = [(value, epoch) for epoch, value in enumerate(watched, 1) if math.isfinite(value)]
@@ -174,12 +196,18 @@ class History(Mapping[str, "list[float]"]):
             "stopped": self.stopped,
             "best_epoch": self.best_epoch,
             "message": self.message,
+            "device": self.device,
+            "precision": self.precision,
+            "engine": self.engine,
         }
 
     def __repr__(self) -> str:
         shown = [f"epochs={self.epochs}", f"stopped={self.stopped!r}"]
         if self.epochs:
             shown += [f"{name}={values[-1]:.4g}" for name, values in self._values.items()]
+        if self.device != "cpu":
+            shown += [f"device={self.device!r}", f"precision={self.precision!r}"]
+            shown += [f"engine={self.engine!r}"]
         return f"History({', '.join(shown)})"
 
 

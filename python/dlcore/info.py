@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _core
+from dlcore._device import cuda_status
 
 
 class Info(dict[str, Any]):
@@ -32,8 +33,9 @@ def info() -> Info:
     dict
         Prints as a table. Its keys are "version"; "kernels", the instruction set in use, and
         "available_kernels", those this CPU can run, best first (the environment variable
-        DLCORE_KERNELS chooses); "bf16", whether ``precision="bf16"`` works here; "threads", what ``threads=None`` means; "cuda", True or False, and
-        "cuda_status", the reason; "numpy" and "python", their versions.
+        DLCORE_KERNELS chooses); "bf16", whether ``precision="bf16"`` works on this CPU; "threads",
+        what ``threads=None`` means; "cuda", whether ``device="cuda"`` works, and "cuda_status", with
+        which GPU and libraries, or why not; "numpy" and "python", their versions.
 
     Examples
     --------
@@ -53,8 +55,3 @@ def info() -> Info:
         numpy=np.__version__,
         python=sys.version.split()[0],
     )
-
-
-def cuda_status() -> tuple[bool, str]:
-    """Return whether the GPU engines can be used, and the reason in a few words."""
-    return False, "this build of dlcore has no CUDA engine"

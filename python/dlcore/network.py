@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dlcore import (
-    _core,
+    _device,
     _inputs,
     _summary,
     initializers,
@@ -19,11 +19,12 @@ from dlcore import (
     saving,
     training,
 )
-from dlcore._settings import Text, describe, integer
+from dlcore._settings import Text, choice, describe, integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from dlcore._core import Network as Core
     from dlcore.history import EarlyStopping, History
     from dlcore.layers import Step
     from dlcore.losses import Loss
@@ -50,8 +51,9 @@ class Network:
         Draws the initial weights; from 0 to 2**64 - 1. The same seed gives the same weights.
     dtype : {"float32", "float64"}, default "float32"
         Of the weights and of all arithmetic.
-    device : {"cpu"}, default "cpu"
-        Where the network lives.
+    device : str, default "cpu"
+        Where the network lives and trains: "cpu", "cuda" (the first GPU), or "cuda:1" and so on.
+        A network on a GPU is of dtype float32; see `docs/cuda.md`.
 
     Attributes
     ----------
@@ -142,20 +144,95 @@ class Network:
         self.input_shape = _inputs.shape(input_shape)
         self.seed = integer("Network: seed", seed, 0, 2**64 - 1)
         self.dtype = _inputs.float_dtype(dtype)
-        self.device = _inputs.device(device)
+        self.device = _device.parse(device, "Network: device")
         self.loss = None
         self.optimizer = None
         self.input_scale = None
+        self._precision = "fp32" if self.device == "cpu" else _device.PRECISIONS[0]
         self._graph = layers.Graph()
         self._graph.connect(self.layers, 0)
+        self._core = self._make_core(self.device)
+
+    def _make_core(self, device: str) -> Core:
+        """Return the native network, its parameters zero, on a device."""
+        extension, number = _device.load(device, "Network: device")
+        if device != "cpu" and self.dtype != "float32":
+            raise ValueError(
+                f'Network: device="{device}" needs dtype="float32", found {self.dtype!r}; a float64 '
+                "network trains on the CPU"
+            )
         try:
-            self._core = _core.Network(self._graph.nodes, self.input_shape, self.dtype)
+            core: Core = extension.Network(self._graph.nodes, self.input_shape, self.dtype, number)
         except MemoryError:
             shapes = self._graph.parameter_shapes(self.input_shape).values()
             count = sum(map(math.prod, shapes))
             raise MemoryError(
                 f"Network: {count:,} parameters in {self.dtype} do not fit into memory"
             ) from None
+        return core
+
+    def to(self, device: str) -> Network:
+        """Move the network to another device; its parameters keep their bits.
+
+        The optimizer's moments stay behind: the next fit begins with fresh ones.
+
+        Parameters
+        ----------
+        device : str
+            As for `Network`.
+
+        Returns
+        -------
+        Network
+            This network.
+
+        Raises
+        ------
+        ValueError
+            If `device` is no device, or the network is of dtype float64 and `device` a GPU.
+        RuntimeError
+            If the device is not available, or the network is being trained.
+
+        Examples
+        --------
+        >>> import dlcore
+        >>> dlcore.Network([dlcore.Dense(2)], input_shape=(3,)).to("cpu").device
+        'cpu'
+        """
+        wanted = _device.parse(device, "to: device")
+        if self._core.training:
+            raise RuntimeError("to: this network is training; wait for that fit or move a copy")
+        if wanted != self.device:
+            core = self._make_core(wanted)
+            for name in self._core.parameter_names:
+                core.set_parameter(name, self._core.get_parameter(name))
+            core.step = self._core.step
+            self._core, self.device = core, wanted
+            self._precision = "fp32" if wanted == "cpu" else _device.PRECISIONS[0]
+        return self
+
+    @property
+    def precision(self) -> str:
+        """How float32 products are computed where `fit` does not say: "fp32", "tf32" or "bf16".
+
+        On the CPU this is "fp32". On a GPU a network begins with "tf32", whose factors keep 10 bits
+        behind the point; it can be set, and what `fit` is given stays.
+
+        Raises
+        ------
+        ValueError
+            If it is set to what the device cannot do.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        self._precision = self._check_precision(value, "Network: precision")
+        self._core.set_precision(self._precision)
+
+    def _check_precision(self, value: object, what: str) -> str:
+        allowed = ("fp32",) if self.device == "cpu" else _device.PRECISIONS
+        return choice(what, value, allowed)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -311,6 +388,8 @@ class Network:
         result = self._core.forward(
             data, head, scale, _PREDICT_BATCH, _inputs.threads(threads, operation)
         )
+        if _device.is_array(result):  # where x lies
+            return result
         return result.reshape(len(data), *self.output_shape)
 
     def evaluate(
@@ -453,6 +532,7 @@ class Network:
         precision: str | None = None,
         input_scale: float | None = None,
         statistics: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[int, int, int], object] = False,
     ) -> History:
         """Train on `x` and `y`; called again, go on training.
@@ -503,10 +583,12 @@ class Network:
         clip_norm : float, optional
             Scale the gradient down to this 2-norm over all parameters where it is larger: ``g *
             min(1, clip_norm / (norm + 1e-6))``, as in PyTorch.
-        precision : {None, "fp32", "bf16"}, optional
+        precision : {None, "fp32", "tf32", "bf16"}, optional
             How float32 products are computed. "bf16" rounds their factors to bfloat16 (8 bits of
             precision) and sums in float32; weights and everything else stay float32. It needs a
             CPU with AVX-512 BF16 (``dlcore.info()``) and pays from widths of some hundreds on.
+            On a GPU "tf32" is what a network begins with, "bf16" also keeps what flows between
+            layers in bfloat16, and what is given stays for later calls (`Network.precision`).
         input_scale : float, optional
             Factor on every input, here and from now on wherever none is given; left out, 1/255
             for uint8 and 1 for other dtypes.
@@ -514,6 +596,11 @@ class Network:
             Whether to measure the health of each dense layer, which takes some time:
             gradient and weight norms, dead and saturated units, in `History.layers`. The weights
             get the same bits with and without.
+        checkpoint : path, optional
+            File that keeps the state of the fit, written several times a second at most. If it is
+            there when the same fit is called again, on a network built alike and the same
+            data, the fit goes on from it and ends with the same bits; a fit that ends removes it.
+            A process that is killed so loses the running epoch and half a second.
         progress : bool or callable, default False
             True shows a progress line on the standard error stream. A callable gets (epoch, steps
             done in it, steps in it), at most every 50 ms.
@@ -564,6 +651,7 @@ class Network:
             precision=precision,
             input_scale=input_scale,
             statistics=statistics,
+            checkpoint=checkpoint,
         )
 
     def summary(
@@ -631,6 +719,8 @@ class Network:
         shown = [layers.show(self.layers), f"input_shape={self.input_shape}", f"seed={self.seed}"]
         if self.dtype != "float32":
             shown.append(f"dtype={self.dtype!r}")
+        if self.device != "cpu":
+            shown.append(f"device={self.device!r}")
         return f"Network({', '.join(shown)})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -669,7 +759,9 @@ class Network:
         return saving.rebuild, (arguments, dict(self.parameters), remembered)
 
     def _examples(self, x: ArrayLike, operation: str, what: str, *, empty: bool = True) -> Array:
-        return _inputs.examples(x, self.input_shape, self.dtype, empty, f"{operation}: {what}")
+        return _inputs.examples(
+            x, self.input_shape, self.dtype, empty, self.device, what=f"{operation}: {what}"
+        )
 
     def _targets(
         self, y: ArrayLike, loss: str | Loss | None, operation: str, what: str

@@ -230,12 +230,23 @@ def _column(frame: pd.DataFrame, name: str, where: str) -> Column:
             f"{str(present.iloc[row])!r}"
         )
     texts = sorted({_text(value) for value in present})
+    if len(texts) > MOST_CATEGORIES and _are_dates(present):
+        raise DataError(
+            f"column {name!r} of {where} holds dates; leave it out (--drop {name}), or hold out "
+            f"the latest rows by it (--time {name})"
+        )
     if len(texts) > MOST_CATEGORIES:
         raise DataError(
             f"column {name!r} of {where} has {len(texts)} different texts in {len(frame)} rows, "
             f"too many for categories (at most {MOST_CATEGORIES}); leave it out: --drop {name}"
         )
     return Column(name, tuple(texts))
+
+
+def _are_dates(values: pd.Series[Any]) -> bool:
+    import pandas as pd
+
+    return bool(pd.to_datetime(values, errors="coerce", format="mixed").notna().all())
 
 
 def _table_target(values: pd.Series[Any], where: str) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from dlcore import _inputs, losses, optimizers
 from dlcore._settings import describe, integer
+from dlcore.checkpoint import Checkpoint
 from dlcore.history import (
     DivergenceWarning,
     EarlyStopping,
@@ -96,6 +97,7 @@ class Training:
         precision: Any,
         input_scale: Any,
         statistics: Any,
+        checkpoint: Any = None,
         subset: Any = None,
         line: ProgressLine | None = None,
     ) -> None:
@@ -113,8 +115,9 @@ class Training:
             "shuffle": bool(shuffle),
             "clip_norm": _inputs.clip_norm(clip_norm, operation),
             "statistics": bool(statistics),
-            "bf16": _is_bf16(precision, network.dtype, operation),
+            "bf16": False,
         }
+        self._choose_precision(precision)
         if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
             raise TypeError(
                 f"{operation}: early_stopping needs an object such as "
@@ -148,15 +151,46 @@ class Training:
         if validation_data is not None:
             self._measures += [f"val_{name}" for name in self._measures]
         self._measures += ["learning_rate", "seconds", "examples_per_second"]
+        self._checkpoint = None
+        if checkpoint is not None:
+            place = network.device, self._precision
+            self._checkpoint = Checkpoint(
+                checkpoint, operation, network, self.x, self.y, self.settings, place
+            )
+            self.settings |= self._checkpoint.settings
 
     def finish(self, result: FitResult) -> History:
         """Return the record of the fit."""
         layers = [name for name, _, _ in self._network._graph.dense]
-        return History(result, self._measures, layers if self.settings["statistics"] else ())
+        return History(
+            result,
+            self._measures,
+            layers if self.settings["statistics"] else (),
+            device=self._network.device,
+            precision=self._precision,
+        )
+
+    def _choose_precision(self, given: object) -> None:
+        """Take the precision of products, or refuse what the network cannot do."""
+        network = self._network
+        if network.device == "cpu":
+            self.settings["bf16"] = _is_bf16(given, network.dtype, self._operation)
+            self._precision = "bf16" if self.settings["bf16"] else "fp32"
+            if network.dtype == "float64":
+                self._precision = "fp64"
+        elif given is None:
+            self._precision = network.precision
+        else:
+            self._precision = network._check_precision(given, f"{self._operation}: precision")
+
+    def forget(self) -> None:
+        """Remove the checkpoint, which is no longer needed."""
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
 
     def _examples(self, x: Any, what: str) -> Array:
         network = self._network
-        settings = network.input_shape, network.dtype, False
+        settings = network.input_shape, network.dtype, False, network.device
         found: Array = self._arrays.once(
             _inputs.examples, x, *settings, what=f"{self._operation}: {what}"
         )
@@ -232,6 +266,8 @@ class Training:
     def _remember(self) -> None:
         network = self._network
         network.loss, network.optimizer = self._loss, self._optimizer
+        if network.device != "cpu":
+            network.precision = self._precision
         if self._scale is not None:
             network.input_scale = self._scale
 
@@ -279,6 +315,7 @@ def fit(network: Network, x: Any, y: Any, threads: Any, progress: Any, **options
             on_progress=between_steps if callable(listener) else None,
         )
     history = training.finish(result)
+    training.forget()
     if history.stopped == "diverged":
         warnings.warn(history.message, DivergenceWarning, stacklevel=3)
     return history

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dlcore.scaling.decisions import Plateau as Plateau
     from dlcore.scaling.decisions import Requirement as Requirement
     from dlcore.scaling.decisions import cheapest as cheapest
+    from dlcore.scaling.estimates import Estimate as Estimate
     from dlcore.scaling.fits import CurveFit as CurveFit
     from dlcore.scaling.fits import fit as fit
     from dlcore.scaling.forms import FORMS as FORMS
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from dlcore.scaling.study import Study as Study
     from dlcore.scaling.summary import Advice as Advice
     from dlcore.scaling.summary import Curve as Curve
-    from dlcore.scaling.summary import Estimate as Estimate
     from dlcore.scaling.surface import LossSurface as LossSurface
     from dlcore.scaling.surface import SurfaceFit as SurfaceFit
     from dlcore.scaling.surface import fit_surface as fit_surface
@@ -41,7 +41,7 @@ _WHERE = {
     "Crossing": "decisions",
     "Curve": "summary",
     "CurveFit": "fits",
-    "Estimate": "summary",
+    "Estimate": "estimates",
     "FORMS": "forms",
     "Forecast": "curves",
     "LearningCurve": "curves",

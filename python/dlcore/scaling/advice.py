@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -158,7 +159,11 @@ def advise(
         direction = np.array([math.exp(prices), -1.0])
         better = -float(direction @ slope)
         spread = math.sqrt(max(float(direction @ covariance @ direction), 1e-30))
-        agree = agree and (better > 0) == sides[0] and abs(better) > 1.645 * spread
+        agree = (
+            agree
+            and (better > 0) == sides[0]
+            and abs(better) > NormalDist().inv_cdf(confidence) * spread
+        )
     if not agree:
         codes.append("LOCAL_DISAGREEMENT")
     reach = math.log(16)

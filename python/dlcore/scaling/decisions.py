@@ -132,7 +132,7 @@ def required(fit: CurveFit, target: float, interval: float = 0.9) -> Requirement
             return Requirement(
                 target, None, None, None, "not reachable", tuple(codes), fit.curve.kind
             )
-        codes.append("NOT_REACHABLE" if reached is None else "BEYOND_HORIZON")
+        codes.append("BEYOND_HORIZON")
         hopeless = True
     elif latest is None:
         codes.append("BEYOND_HORIZON")

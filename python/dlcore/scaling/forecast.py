@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dlcore.scaling.curves import UNITS, WARNINGS, LearningCurve
+from dlcore.scaling.compute import OptimalSplit
+from dlcore.scaling.curves import UNITS, WARNINGS, Forecast, LearningCurve
 from dlcore.scaling.decisions import Choice, Crossing, Plateau, Requirement, cheapest
 from dlcore.scaling.fits import LOSSES, CurveFit, fit
 from dlcore.scaling.surface import LossSurface, fit_surface
@@ -189,7 +190,7 @@ def _curves(options: argparse.Namespace) -> dict[str, Any]:
         need = None
         if options.target_error is not None:
             need = fitted.required(options.target_error, options.interval)
-        lines += _curve_lines(path, fitted, where, options.interval, plateau, need)
+        lines += _curve_lines(path, fitted, forecast, plateau, need)
         found.append(
             {
                 "file": str(path),
@@ -231,13 +232,11 @@ def _curves(options: argparse.Namespace) -> dict[str, Any]:
 def _curve_lines(
     path: str,
     fitted: CurveFit,
-    where: Sequence[float],
-    interval: float,
+    forecast: Forecast,
     plateau: Plateau,
     need: Requirement | None,
 ) -> list[str]:
     curve, unit = fitted.curve, UNITS[fitted.curve.kind]
-    forecast = fitted.predict(where, interval)
     shares = sorted(fitted.weights.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} {share:.2f}" for name, share in shares if share >= 0.005)
     if fitted.alone:
@@ -248,7 +247,7 @@ def _curve_lines(
             f"error {curve.y[0]:.4g} to {curve.y[-1]:.4g}"
         ),
         f"{fitted.form}: {shown}",
-        f"{unit:>20s}  {'error':>12s}  {100 * interval:g} % interval",
+        f"{unit:>20s}  {'error':>12s}  {100 * forecast.interval:g} % interval",
     ]
     for x, value, low, high, status in forecast:
         shown = f"{value:.4g}" if status == "ok" else "undetermined"
@@ -386,7 +385,7 @@ def _surface(options: argparse.Namespace) -> dict[str, Any]:
     return {"json": answer, "text": "\n".join(lines)}
 
 
-def _split_lines(split: Any, interval: float) -> list[str]:
+def _split_lines(split: OptimalSplit, interval: float) -> list[str]:
     share = f"{100 * interval:g} %"
 
     def between(pair: tuple[float, float]) -> str:

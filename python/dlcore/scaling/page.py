@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dlcore.scaling import figures
+from dlcore.scaling.baselines import LONGEST, RESTART
+from dlcore.scaling.drawing import Drawing
+from dlcore.scaling.estimates import LEVEL
 from dlcore.scaling.learners import ACTIVATIONS, LEARNING_RATES, TRAINING
 from dlcore.scaling.outlook import FACTORS, Exchange, Outlook
-from dlcore.scaling.runs import machine
-from dlcore.scaling.summary import LEVEL, Advice, Summary, cell
+from dlcore.scaling.style import style_sheet
+from dlcore.scaling.summary import Advice, Summary, cell
+from dlcore.scaling.work import machine
 
 if TYPE_CHECKING:
     from dlcore.scaling.report import Findings
@@ -52,7 +55,7 @@ def page(findings: Findings) -> str:
         '<meta name="color-scheme" content="light dark">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style_sheet()}</style>\n</head>\n<body>\n"
         f"{_body(findings)}</body>\n</html>\n"
     )
 
@@ -69,7 +72,7 @@ def fragment(findings: Findings) -> str:
     -------
     str
     """
-    style = _style(".dlcore-report")
+    style = style_sheet(".dlcore-report")
     return f'<style>{style}</style><div class="dlcore-report">{_body(findings)}</div>'
 
 
@@ -79,13 +82,18 @@ def _body(findings: Findings) -> str:
     return (
         f"<header><p class='kicker'>dlcore study of {escape(summary.data.name)}</p>\n"
         "<h1>Would more data, or a larger network, help?</h1>\n"
-        f"<p class='answer'>{escape(advice.sentence)}</p></header>\n<main>\n"
+        f"<p class='answer'>{escape(advice.sentence)}</p>"
+        f"{_paragraph(findings.ahead(), 'ahead')}</header>\n<main>\n"
         f"{_unfinished(findings)}{_cards(findings)}"
         f"<section class='figures' aria-label='Figures'>{shapes}</section>\n"
         f"{_error_table(summary, advice)}{_forecast_table(summary, findings.forecasts)}"
         f"{_learner_table(summary)}{_health_table(summary)}{_notes(study, summary)}"
         f"{_method(study, summary, advice)}</main>\n"
     )
+
+
+def _paragraph(text: str, kind: str) -> str:
+    return f"<p class='{kind}'>{escape(text)}</p>" if text else ""
 
 
 def _unfinished(findings: Findings) -> str:
@@ -227,7 +235,7 @@ def _plus(summary: Summary, value: float) -> str:
     return ("" if value >= 0 else "\N{MINUS SIGN}") + summary.change(value)
 
 
-def _figure(drawing: figures.Drawing) -> str:
+def _figure(drawing: Drawing) -> str:
     return (
         f"<figure><h2>{escape(drawing.title)}</h2>{drawing.svg}"
         f"<figcaption>{escape(drawing.sentence)}</figcaption></figure>\n"
@@ -298,43 +306,48 @@ def _health_table(summary: Summary) -> str:
     for name, m in top.items():
         layers = [r.facts.get("layers") for r in summary.results[name, m].values()]
         seen = [found for found in layers if found]
-        if not seen:
-            continue
-        ratios = [
-            found[0]["gradient_norm"] / found[-1]["gradient_norm"]
-            for found in seen
-            if found[0]["gradient_norm"] and found[-1]["gradient_norm"]
-        ]
-        rows.append(
-            (
-                [
-                    summary.learners[name].label,
-                    f"{np.median(ratios):.2g}" if ratios else "\N{EM DASH}",
-                    _share(seen, "dead"),
-                    _share(seen, "saturated"),
-                ],
-                "",
+        for k in range(len(seen[0]) if seen else 0):
+            last = k == len(seen[0]) - 1
+            place = "output" if last else f"hidden {k + 1}" if len(seen[0]) > 2 else "hidden"
+            against = [
+                found[k]["gradient_norm"] / found[-1]["gradient_norm"]
+                for found in seen
+                if found[k]["gradient_norm"] is not None and found[-1]["gradient_norm"]
+            ]
+            rows.append(
+                (
+                    [
+                        summary.learners[name].label if k == 0 else "",
+                        place,
+                        _median([found[k]["gradient_norm"] for found in seen]),
+                        f"{np.median(against):.2g}" if against else "\N{EM DASH}",
+                        _median([found[k]["update_ratio"] for found in seen]),
+                        _median([found[k]["dead"] for found in seen], percent=True),
+                        _median([found[k]["saturated"] for found in seen], percent=True),
+                    ],
+                    "",
+                )
             )
-        )
     if not rows:
         return ""
-    head = ["network", "gradient, first layer / last", "dead units", "saturated units"]
+    head = [
+        *("network", "layer", "gradient", "of the output's", "update / weight"),
+        *("dead units", "saturated units"),
+    ]
     text = (
-        "Each network at its largest m, medians over seeds: norm of the first layer's gradient "
-        "over the last's in the first epoch (far below 1, gradients vanish on their way); hidden "
-        "units that never answer, or answer at the end of their range, in the last."
+        "Each network at its largest m, medians over seeds, layer by layer: norm of the gradient "
+        "in the first epoch, the same as a multiple of the output layer's (far below 1, gradients "
+        "vanish on their way), and the size of an update beside that of the weights; hidden units "
+        "that never answer, or answer at the end of their range, in the last epoch."
     )
     return _table("Gradient health", text, head, rows)
 
 
-def _share(seen: Sequence[Sequence[Mapping[str, float | None]]], measure: str) -> str:
-    """Median over seeds of the worst layer's share."""
-    shares = [
-        max(values)
-        for layers in seen
-        if (values := [v for layer in layers if (v := layer[measure]) is not None])
-    ]
-    return f"{100 * np.median(shares):.2g} %" if shares else "\N{EM DASH}"
+def _median(values: Sequence[float | None], *, percent: bool = False) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "\N{EM DASH}"
+    return f"{100 * np.median(known):.2g} %" if percent else f"{np.median(known):.2g}"
 
 
 def _short(seconds: float) -> str:
@@ -404,8 +417,21 @@ def _notes(study: Study, summary: Summary) -> str:
         lines += [f"Failed: {text}." for text in study.outcome.failed]
     if len(study.seeds) == 1:
         lines.append("With a single seed no interval can be given; use --seeds 5.")
+    if len(study.seeds) == 2:
+        lines.append("Two seeds say little of how seeds differ: the intervals are wide.")
     inside = "".join(f"<li>{escape(line)}</li>" for line in lines) or "<li>None.</li>"
     return f"<section><h2>Warnings</h2><ul>{inside}</ul></section>\n"
+
+
+def _solvers(summary: Summary) -> list[str]:
+    if "logistic" not in summary.learners:
+        return []
+    return [
+        (
+            f"Logistic regression: at most {LONGEST} iterations; where these take more than about a "
+            f"second the solver begins anew every {RESTART}, from where it is."
+        )
+    ]
 
 
 def _method(study: Study, summary: Summary, advice: Advice) -> str:
@@ -437,6 +463,7 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
             "rate), judged on a fifth of the m labels, or on up to five folds where a fifth is "
             "fewer than 50 labels; then it is trained once with the best value on all m."
         ),
+        *_solvers(summary),
         (
             "Networks: dense layers, Adam, batches of {batch_size}, tries of at most {steps:,} "
             "steps or {epochs} epochs, whichever is longer, at a constant learning rate; they stop "
@@ -464,52 +491,3 @@ def _method(study: Study, summary: Summary, advice: Advice) -> str:
     )
     inside = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<section><h2>How it was done</h2><ul>{inside}</ul></section>\n"
-
-
-def _style(root: str = "") -> str:
-    """The page's style sheet; below ``root`` only where the report is a part of another page."""
-    top = root or ":root"
-    inner = f"{root} " if root else ""
-    page_rules = (
-        ""
-        if root
-        else "body{margin:0 auto;max-width:68rem;padding:1.5rem 1rem 3rem;background:var(--paper);}"
-    )
-    light, dark = figures.COLORS["light"], figures.COLORS["dark"]
-    return f"""{top}{{{light}--quiet:#555c66;--card:#f3f5f8;--accent:#0063a6;{figures.FONT}
-color:var(--ink);background:var(--paper);font:1rem/1.5 var(--font);}}
-@media (prefers-color-scheme:dark){{{top}{{{dark}--quiet:#a6adb8;--card:#1e2329;
---accent:#62b5f2;}}}}
-{page_rules}
-{inner}.kicker{{margin:0;color:var(--quiet);font-size:.9rem;}}
-{inner}h1{{margin:.1rem 0 .6rem;font-size:1.6rem;line-height:1.25;}}
-{inner}h2{{margin:0 0 .4rem;font-size:1.1rem;line-height:1.3;}}
-{inner}.answer{{margin:0 0 1.2rem;padding-left:.9rem;border-left:.25rem solid var(--accent);
-font-size:1.15rem;max-width:56rem;overflow-wrap:anywhere;}}
-{inner}.notice{{padding:.6rem .9rem;border:1px solid var(--series-1);border-radius:.4rem;}}
-{inner}.cards{{display:grid;gap:.8rem;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));margin:0 0 1.6rem;}}
-{inner}.card{{background:var(--card);border-radius:.5rem;padding:.8rem .9rem;break-inside:avoid;}}
-{inner}.card p{{margin:0;overflow-wrap:anywhere;}}
-{inner}.what,{inner}.detail{{color:var(--quiet);font-size:.88rem;}}
-{inner}.word{{font-size:1.15rem;font-weight:600;}}
-{inner}.figures{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));
-gap:1.6rem;align-items:start;}}
-{inner}figure{{margin:0;break-inside:avoid;}}
-{inner}figure svg{{display:block;width:100%;height:auto;}}
-{inner}figcaption{{color:var(--quiet);font-size:.92rem;margin-top:.4rem;}}
-{inner}section{{margin-top:1.8rem;}}
-{inner}.scroll{{overflow-x:auto;}}
-{inner}table{{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums;}}
-{inner}th,{inner}td{{padding:.3rem .6rem;text-align:right;white-space:nowrap;
-border-bottom:1px solid var(--faint);}}
-{inner}th:first-child{{text-align:left;}}
-{inner}tbody th{{font-weight:500;position:sticky;left:0;background:var(--paper);}}
-{inner}table.wrap td:last-child{{white-space:normal;min-width:14rem;text-align:left;}}
-{inner}tr.best th,{inner}tr.best td{{font-weight:700;}}
-{inner}li{{margin-bottom:.35rem;overflow-wrap:anywhere;}}
-{inner}ul{{padding-left:1.2rem;}}
-@media print{{{top}{{{light}--ink:#000;--quiet:#333;--faint:#bbb;--paper:#fff;--card:#fff;
---accent:#0063a6;}}{inner}.card{{border:1px solid #bbb;}}{inner}table{{font-size:.7rem;}}
-{inner}th,{inner}td{{padding:.15rem .3rem;white-space:normal;}}{inner}.scroll{{overflow:visible;}}}}
-"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,15 +21,19 @@ from dlcore.data import (
     Column,
     DataError,
     features_of,
+    image_files,
     pick,
     read_idx,
+    read_images,
     read_npz,
 )
 from dlcore.scaling.grid import subset
 from dlcore.scaling.metrics import Prediction
+from dlcore.scaling.networks import network_prediction
 from dlcore.scaling.preprocessing import Preprocessing
 from dlcore.scaling.store import write_atomically
-from dlcore.scaling.training import Job, network_prediction, train_networks
+from dlcore.scaling.training import train_one
+from dlcore.scaling.work import Job
 from dlcore.tables import encode_table, read_table
 
 if TYPE_CHECKING:
@@ -95,10 +100,10 @@ def keep_best_network(study: Study, folder: str | Path) -> Path | None:
         result.run.seed,
         rows,
         epochs=result.facts["epochs"],
+        kept=folder.with_name(f".{folder.name}.training"),
     )
-    (trained,) = train_networks(study.work, [job])
-    if isinstance(trained, Exception):
-        raise trained
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    trained = train_one(study.work, job)
     if trained.network is None or trained.preprocessing is None:
         return None  # the m labels are of one class, which is then always predicted
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +160,8 @@ def predict(folder: str | Path, data: str | Path) -> tuple[Prediction, Preproces
     folder : path
         What :func:`keep_best_network` wrote.
     data : path
-        New examples: ``.csv``, ``.tsv``, ``.parquet``, ``.npz`` (array ``x``) or idx images.
+        New examples: ``.csv``, ``.tsv``, ``.parquet``, ``.npz`` (array ``x``), idx images or a
+        folder of images.
 
     Returns
     -------
@@ -170,7 +176,25 @@ def predict(folder: str | Path, data: str | Path) -> tuple[Prediction, Preproces
     return network_prediction(network, preprocessing, x), preprocessing, filled
 
 
-def write_predictions(out: IO[str], prediction: Prediction, preprocessing: Preprocessing) -> None:
+def names_of(path: str | Path) -> list[str]:
+    """Names of the images in a folder and in the folders inside it; empty for a file."""
+    path = Path(path)
+    if not path.is_dir():
+        return []
+    inner = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    return [
+        file.relative_to(path).as_posix()
+        for folder in [path, *inner]
+        for file in image_files(folder)
+    ]
+
+
+def write_predictions(
+    out: IO[str],
+    prediction: Prediction,
+    preprocessing: Preprocessing,
+    names: Sequence[str] = (),
+) -> None:
     """Write one line per example: the prediction and, for classes, the probability of each.
 
     Parameters
@@ -181,16 +205,21 @@ def write_predictions(out: IO[str], prediction: Prediction, preprocessing: Prepr
         What the network said.
     preprocessing : Preprocessing
         Knows the names.
+    names : sequence of str
+        Of the examples, where they have any: images have those of their files.
     """
     writer = csv.writer(out, lineterminator="\n")
     classes = preprocessing.classes
+    first = [[name] for name in names] or [[] for _ in prediction.values]
+    head = ["file"] if names else []
     if prediction.probabilities is None:
-        writer.writerow([preprocessing.target])
-        writer.writerows([f"{value:.9g}"] for value in prediction.values)
+        writer.writerow([*head, preprocessing.target])
+        for name, value in zip(first, prediction.values, strict=True):
+            writer.writerow([*name, f"{value:.9g}"])
         return
-    writer.writerow([preprocessing.target, *(f"probability of {name}" for name in classes)])
-    for label, row in zip(prediction.values, prediction.probabilities, strict=True):
-        writer.writerow([classes[int(label)], *(f"{p:.6g}" for p in row)])
+    writer.writerow([*head, preprocessing.target, *(f"probability of {name}" for name in classes)])
+    for name, label, row in zip(first, prediction.values, prediction.probabilities, strict=True):
+        writer.writerow([*name, classes[int(label)], *(f"{p:.6g}" for p in row)])
 
 
 def load_features(path: str | Path, preprocessing: Preprocessing) -> Array:
@@ -199,7 +228,8 @@ def load_features(path: str | Path, preprocessing: Preprocessing) -> Array:
     Parameters
     ----------
     path : path
-        A ``.csv``, ``.tsv``, ``.parquet``, ``.npz`` (array ``x``) or idx file.
+        A ``.csv``, ``.tsv``, ``.parquet``, ``.npz`` (array ``x``) or idx file, or a folder of
+        images.
     preprocessing : Preprocessing
         What the network was trained with.
 
@@ -215,7 +245,12 @@ def load_features(path: str | Path, preprocessing: Preprocessing) -> Array:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if path.suffix == ".npz":
+    if path.is_dir():
+        images = names_of(path)
+        if not images:
+            raise DataError(f"{path} holds no images")
+        x = read_images([path / name for name in images])
+    elif path.suffix == ".npz":
         arrays = read_npz(path)
         x = features_of(pick(arrays, (*X_NAMES, *X_TEST_NAMES), path), "x", "impute")
     elif "idx3" in path.name:

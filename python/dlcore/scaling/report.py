@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlcore.scaling import figures
+from dlcore.scaling.drawing import Drawing
+from dlcore.scaling.learners import ACTIVATIONS
 from dlcore.scaling.outlook import Exchange, Outlook, exchange, outlooks
 from dlcore.scaling.page import page
 from dlcore.scaling.store import write_atomically
@@ -78,7 +80,7 @@ class Findings:
     advice: Advice
     forecasts: dict[str, Outlook]
     exchange: Exchange | None
-    drawings: tuple[figures.Drawing, ...]
+    drawings: tuple[Drawing, ...]
     left: int
 
     @classmethod
@@ -103,6 +105,35 @@ class Findings:
         left = len(study.runs) - len(study.store.finished(study.runs))
         either = exchange(summary, curves, advice.best_network)
         return cls(study, summary, advice, forecasts, either, drawings, left)
+
+    def ahead(self) -> str:
+        """What twice the data is forecast to bring, and whether a network gains more by size."""
+        summary, parts = self.summary, []
+        forecast = self.forecasts.get(self.advice.best)
+        label = summary.learners[self.advice.best].label
+        if forecast is not None and forecast.points[0].span is None:
+            parts.append(
+                f"what {forecast.points[0].m:,} examples would bring is undetermined: "
+                + ("; ".join(forecast.reasons) or "the runs do not tell")
+            )
+        elif forecast is not None and forecast.points[0].span is not None:
+            value, low, high = forecast.points[0].span
+            unit = " %" if summary.metric.percent else ""
+            parts.append(
+                f"with {forecast.points[0].m:,} examples {label} is forecast at "
+                f"{summary.amount(value)} (90 % interval {summary.number(low)} to "
+                f"{summary.number(high)}{unit})"
+            )
+        if self.exchange is not None:
+            told = {
+                "more_data": "gain more by twice the examples than by twice the parameters",
+                "larger_network": "gain more by twice the parameters than by twice the examples",
+                "at_floor": "would gain little by either more examples or more parameters",
+                "undecided": "may gain more by examples or by parameters: undecided",
+            }[self.exchange.answer]
+            parts.append(f"{ACTIVATIONS[self.exchange.family][0]} networks {told}")
+        text = "; ".join(parts)
+        return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def write_report(findings: Findings, path: Path, figures_to: Path | None = None) -> Path:
@@ -149,6 +180,7 @@ def numbers(findings: Findings) -> dict[str, Any]:
     return {
         **findings.summary.to_dict(findings.advice),
         "complete": not findings.left,
+        "ahead": findings.ahead(),
         "forecasts": {name: asdict(forecast) for name, forecast in findings.forecasts.items()},
         "data_or_size": None if findings.exchange is None else asdict(findings.exchange),
         "runs": [

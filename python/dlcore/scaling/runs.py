@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from dlcore.scaling.grid import Run, folds, subset
 from dlcore.scaling.learners import TRAINING, Learner
 from dlcore.scaling.metrics import METRICS, Prediction
-from dlcore.scaling.training import Job, Trained, Work, train
+from dlcore.scaling.progress import Folder, Kept
+from dlcore.scaling.training import train
+from dlcore.scaling.work import Job, Trained, Work, machine
 
 Array = NDArray[Any]
 
@@ -85,13 +87,17 @@ def execute(work: Work, runs: Sequence[Run]) -> list[Result | Failure]:
         If ``work.stop`` was set before the end.
     """
     _pin_libraries()
-    plans = [_Plan(work, run) for run in runs]
-    tries = [(plan, job) for plan in plans for job in plan.tries()]
-    for (plan, job), trained in zip(tries, train(work, [job for _, job in tries]), strict=True):
-        plan.judge(job, trained)
+    folder = work.progress if work.progress is not None and work.progress.seen() else None
+    plans = [_Plan(work, run, folder) for run in runs]
+    tries = [(plan, *tried) for plan in plans for tried in plan.tries()]
+
+    def judge(k: int, trained: Trained | Exception) -> None:
+        plan, fold, job = tries[k]
+        plan.judge(fold, job, trained)
+
+    train(work, [job for _, _, job in tries], judge)
     last = [(plan, found) for plan in plans if (found := plan.last()) is not None]
-    for (plan, _), trained in zip(last, train(work, [job for _, job in last]), strict=True):
-        plan.test(trained)
+    train(work, [job for _, job in last], lambda k, trained: last[k][0].test(trained))
     return [plan.outcome() for plan in plans]
 
 
@@ -126,25 +132,35 @@ def _controller() -> Any:
 
 @dataclass
 class _Try:
-    """One value of the setting, over all folds."""
+    """One value of the setting: by fold, what was wrong and the epochs it took."""
 
     value: float
-    wrong: list[Array] = field(default_factory=list)
-    epochs: list[int] = field(default_factory=list)
+    wrong: dict[int, Array] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
+    trained_epochs: dict[int, int] = field(default_factory=dict)
+    flops: int = 0
     notes: set[str] = field(default_factory=set)
     diverged: bool = False
 
     @property
     def score(self) -> float:
-        return np.inf if self.diverged else float(np.concatenate(self.wrong).mean())
+        # In the folds' order, whichever was done first: sums keep their last bits.
+        parts = [self.wrong[fold] for fold in sorted(self.wrong)]
+        return np.inf if self.diverged else float(np.concatenate(parts).mean())
+
+    @property
+    def length(self) -> float:
+        return float(np.median(list(self.epochs.values())))
 
 
 class _Plan:
     """A run under way."""
 
-    def __init__(self, work: Work, run: Run) -> None:
+    def __init__(self, work: Work, run: Run, folder: Folder | None) -> None:
         self.work = work
         self.run = run
+        self.key = run.key()
+        self.folder = folder
         self.learner: Learner = work.learners[run.learner]
         self.rows = subset(work.data, work.split.pool, run.m, run.seed)
         self.parts = folds(work.data, self.rows, run.seed)
@@ -152,30 +168,56 @@ class _Plan:
         self._seconds = 0.0
         self._error: Exception | None = None
         self._result: Result | None = None
+        self._kept = Kept(self._file("tries"), f"{self.key} {machine()}")
+        for name, facts in self._kept.facts.items():
+            value, fold = facts["value"], facts["fold"]
+            self._count(self._tries[value], fold, self._kept.arrays[name], facts)
 
-    def tries(self) -> list[Job]:
-        """Trainings that find the best value of the setting."""
+    def _file(self, part: str) -> Path | None:
+        return None if self.folder is None else self.folder.file(self.key, part)
+
+    def tries(self) -> list[tuple[int, Job]]:
+        """Trainings, with their folds, that are left to find the best value of the setting."""
         return [
-            Job(self.learner, value, self.run.seed, rows, validation)
-            for value in self.learner.values
-            for rows, validation in self.parts
+            (fold, Job(self.learner, value, self.run.seed, rows, validation, kept=file))
+            for value, tried in self._tries.items()
+            for fold, (rows, validation) in enumerate(self.parts)
+            if fold not in tried.wrong
+            for file in [self._file(f"try-{value:g}-{fold}")]
         ]
 
-    def judge(self, job: Job, trained: Trained | Exception) -> None:
+    def judge(self, fold: int, job: Job, trained: Trained | Exception) -> None:
         """Score a try on its validation labels."""
         if isinstance(trained, Exception):
             self._error = self._error or trained
             return
         assert job.validation is not None
-        tried = self._tries[job.value]
         started = time.perf_counter()
         prediction = trained.predict(self.work.data.x[job.validation])
         wrong = self._contributions(self.work.data.y[job.validation], prediction)
-        self._seconds += trained.seconds + time.perf_counter() - started
-        tried.wrong.append(wrong)
-        tried.epochs.append(trained.epochs)
-        tried.notes |= trained.notes
-        tried.diverged |= trained.diverged or not np.isfinite(wrong).all()
+        facts = {
+            "value": job.value,
+            "fold": fold,
+            "epochs": trained.epochs,
+            "trained_epochs": trained.trained_epochs,
+            "flops": trained.flops or 0,
+            "notes": sorted(trained.notes),
+            "diverged": trained.diverged or not bool(np.isfinite(wrong).all()),
+            "seconds": trained.seconds + time.perf_counter() - started,
+        }
+        self._count(self._tries[job.value], fold, wrong, facts)
+        name = f"{job.value:g}-{fold}"
+        self._kept.arrays[name], self._kept.facts[name] = wrong, facts
+        self._kept.save()
+
+    def _count(self, tried: _Try, fold: int, wrong: Array, facts: dict[str, Any]) -> None:
+        tried.wrong[fold] = wrong
+        tried.epochs[fold] = facts["epochs"]
+        tried.trained_epochs[fold] = facts["trained_epochs"]
+        tried.flops += facts["flops"]
+        tried.notes.update(facts["notes"])
+        tried.diverged |= facts["diverged"]
+        self._seconds += facts["seconds"]
 
     def _best(self) -> _Try:
         return min(self._tries.values(), key=lambda tried: tried.score)
@@ -189,8 +231,16 @@ class _Plan:
         if self._error is not None:
             return None
         best = self._best()
-        epochs = TRAINING["lengthened"] * max(1, round(float(np.median(best.epochs))))
-        return Job(self.learner, best.value, self.run.seed, self.rows, None, epochs)
+        epochs = TRAINING["lengthened"] * max(1, round(best.length))
+        return Job(
+            self.learner,
+            best.value,
+            self.run.seed,
+            self.rows,
+            None,
+            epochs,
+            kept=self._file("last"),
+        )
 
     def test(self, trained: Trained | Exception) -> None:
         """Look at the held-out examples, once."""
@@ -224,7 +274,10 @@ class _Plan:
                     {
                         "value": tried.value,
                         "score": tried.score if np.isfinite(tried.score) else None,
-                        "epochs": float(np.median(tried.epochs)) if learner.is_network else None,
+                        "epochs": tried.length if learner.is_network else None,
+                        "trained_epochs": [tried.trained_epochs[k] for k in sorted(tried.wrong)]
+                        if learner.is_network
+                        else None,
                     }
                     for tried in self._tries.values()
                 ],
@@ -233,6 +286,9 @@ class _Plan:
                 "parameters": trained.parameters,
                 "layers": list(trained.layers),
                 "flops": trained.flops,
+                "flops_with_tries": None
+                if trained.flops is None
+                else trained.flops + sum(tried.flops for tried in self._tries.values()),
                 "train_seconds": trained.seconds,
                 "seconds": self._seconds,
                 "notes": sorted(notes),
@@ -260,16 +316,3 @@ class _Plan:
             if metric.task == data.task
             and not (metric.probabilities and prediction.probabilities is None)
         }
-
-
-@cache
-def machine() -> dict[str, Any]:
-    """Where a run was made, for its record."""
-    import dlcore
-
-    found = {"system": platform.system(), "processor": platform.machine(), "host": platform.node()}
-    found["python"] = platform.python_version()
-    found["numpy"] = np.__version__
-    info = dlcore.info()
-    found.update(dlcore=str(info["version"]), kernels=str(info["kernels"]))
-    return found

@@ -179,7 +179,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    raw = content.encode() if isinstance(content, str) else content
+    # A file's name may hold bytes that are no text; they are shown and not stumbled over.
+    raw = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         with open(beside, "wb") as file:
             file.write(raw)

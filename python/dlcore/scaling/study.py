@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -28,14 +28,18 @@ from dlcore.scaling import grid
 from dlcore.scaling.grid import Run
 from dlcore.scaling.learners import DEFAULT_SIZES, Learner, choose, default_learners
 from dlcore.scaling.metrics import metric_for
+from dlcore.scaling.notebook import table_html
+from dlcore.scaling.progress import Folder
 from dlcore.scaling.runs import Failure, Result, quiet_libraries
 from dlcore.scaling.store import Store
 from dlcore.scaling.summary import Advice, Curve, Summary
-from dlcore.scaling.training import Stopped, Work
+from dlcore.scaling.work import Stopped, Work
 from dlcore.scaling.workers import Placement
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from dlcore.scaling.report import Findings
 
 # Runs handed to an executor beyond those that can start at once: enough that no worker waits for
 # us.
@@ -69,6 +73,15 @@ class Outcome:
     failed: tuple[str, ...]
     stopped: str
     seconds: float
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ["made now", f"{self.made:,} in {self.seconds:.0f} s"],
+            ["found in the store", f"{self.found:,}"],
+            ["left", f"{self.left:,}" + (f" ({self.stopped})" if self.stopped else "")],
+            *([f"failed {number}", text] for number, text in enumerate(self.failed, 1)),
+        ]
+        return table_html("Runs of a study", ["", ""], rows)
 
 
 class Study:
@@ -180,6 +193,7 @@ class Study:
         executor: Executor | None = None,
         budget_seconds: float | None = None,
         *,
+        budget_runs: int | None = None,
         workers: int | None = None,
         progress: bool | Callable[[Result], object] = False,
     ) -> Outcome:
@@ -191,6 +205,8 @@ class Study:
             Where runs are made; default threads of this process, one run at a time each.
         budget_seconds : float, optional
             No run is started after it; those under way are finished.
+        budget_runs : int, optional
+            No more runs than these are made.
         workers : int, optional
             Threads where no executor is given; default one per CPU that this process may use.
         progress : bool or callable, default False
@@ -204,6 +220,8 @@ class Study:
         start = time.monotonic()
         finished = self.store.finished(self.runs)
         waiting = [run for run in self.runs if run.key() not in finished]
+        if budget_runs is not None and budget_runs < 1:
+            raise DataError(f"a budget of runs needs at least 1, not {budget_runs}")
         stop = threading.Event()
         own = None
         if executor is None:
@@ -214,18 +232,25 @@ class Study:
         interrupted = False
         with contextlib.ExitStack() as stack:
             stack.enter_context(quiet_libraries())
-            place = Placement(executor, replace(self.work, stop=stop))
+            folder = stack.enter_context(self._unfinished(finished))
+            place = Placement(executor, replace(self.work, stop=stop, progress=folder))
             stack.enter_context(contextlib.closing(place))
             bar = None
             if progress is True:
-                bar = _Bar(self.runs, waiting, workers)
+                bar = _Bar(len(finished), waiting[:budget_runs], workers)
                 stack.enter_context(contextlib.closing(bar))
             deadline = None if budget_seconds is None else start + budget_seconds
-            queue = _Queue(place, waiting, workers + AHEAD, deadline)
+            queue = _Queue(place, waiting[:budget_runs], workers + AHEAD, deadline)
+
+            def keep(results: Sequence[Result]) -> None:
+                self.store.add(results)
+                if folder is not None:
+                    folder.clear({result.run.key() for result in results})
+
             try:
                 while queue.fill():
                     results = queue.gather(0.25)
-                    self.store.add(results)
+                    keep(results)
                     if bar is not None:
                         bar.update(results)
                     for result in results:
@@ -240,8 +265,10 @@ class Study:
                 complete = queue.cancel()
                 if own is not None:
                     own.shutdown(wait=complete, cancel_futures=True)
-            self.store.add(queue.gather(0))
+            keep(queue.gather(0))
         stopped = "interrupted" if interrupted else queue.stopped
+        if not stopped and budget_runs is not None and budget_runs < len(waiting):
+            stopped = "budget"
         left = len(self.runs) - len(self.store.finished(self.runs))
         self.outcome = Outcome(
             len(waiting) - left,
@@ -252,6 +279,19 @@ class Study:
             time.monotonic() - start,
         )
         return self.outcome
+
+    @contextlib.contextmanager
+    def _unfinished(self, finished: set[str]) -> Iterator[Folder | None]:
+        """The folder where workers keep what is done of unfinished runs, beside the store."""
+        if self.store.path.name == ":memory:":
+            yield None
+            return
+        folder = Folder(self.store.path.absolute().with_suffix(".unfinished"))
+        folder.open(finished)
+        try:
+            yield folder
+        finally:
+            folder.close()
 
     def summary(self) -> Summary:
         """All finished runs of this study, sorted for tables and figures."""
@@ -294,18 +334,23 @@ class Study:
         Path
             The file.
         """
-        from dlcore.scaling.report import Findings, write_report
+        from dlcore.scaling.report import write_report
 
         folder = None if figures_to is None else Path(figures_to)
-        return write_report(Findings.of(self), Path(path), folder)
+        return write_report(self.findings(), Path(path), folder)
+
+    def findings(self) -> Findings:
+        """Everything that the report shows: summary, advice, forecasts, drawings."""
+        from dlcore.scaling.report import Findings
+
+        return Findings.of(self)
 
     def _repr_html_(self) -> str:
         from dlcore.scaling.page import fragment
-        from dlcore.scaling.report import Findings
 
         if not self.store.finished(self.runs):
             return "<p>This study has no finished run yet.</p>"
-        return fragment(Findings.of(self))
+        return fragment(self.findings())
 
 
 def _workers_of(executor: Executor) -> int:
@@ -384,7 +429,7 @@ class _Bar:
     of runs that are done says little about the time.
     """
 
-    def __init__(self, runs: Sequence[Run], waiting: Sequence[Run], workers: int) -> None:
+    def __init__(self, found: int, waiting: Sequence[Run], workers: int) -> None:
         from tqdm import tqdm
 
         self._left: dict[tuple[str, int], int] = {}
@@ -394,8 +439,8 @@ class _Bar:
         self._seconds: dict[tuple[str, int], list[float]] = {}
         self._workers = workers
         self._bar = tqdm(
-            total=len(runs),
-            initial=len(runs) - len(waiting),
+            total=found + len(waiting),
+            initial=found,
             dynamic_ncols=True,
             # A file or a pipe gets a line now and then instead of a moving bar.
             mininterval=0.1 if sys.stderr.isatty() else 10.0,

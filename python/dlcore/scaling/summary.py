@@ -1,17 +1,4 @@
-"""What a study's runs say: curves with intervals, paired comparisons, and the answer.
-
-All learners meet the same seeds and the same held-out examples, so two learners are compared by
-their difference on every (seed, example). Its mean has two sources of chance, the draw of the seeds
-and the draw of the held-out examples; the interval adds both [1]_ and takes the degrees of freedom
-from their shares [2]_.
-
-References
-----------
-.. [1] Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007, section 3 (the sum of
-   the two one-way variances, which errs on the safe side).
-.. [2] Satterthwaite, "An approximate distribution of estimates of variance components", Biometrics
-   Bulletin 2, 1946.
-"""
+"""What a study's runs say: curves, paired comparisons, and the answer."""
 
 from __future__ import annotations
 
@@ -23,111 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlcore.data import Dataset
+from dlcore.scaling.estimates import Estimate, estimate, ties
 from dlcore.scaling.grid import Split
 from dlcore.scaling.learners import Learner
 from dlcore.scaling.metrics import Metric, Prediction
+from dlcore.scaling.notebook import interval, table_html
 from dlcore.scaling.runs import Result
 
 Array = NDArray[Any]
-LEVEL = 0.95
 # A difference below it does not matter to most people: one point of an error rate, or one hundredth
 # of what guessing without looking at x gives.
 MARGIN = 0.01
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and held-out examples.
-
-    Attributes
-    ----------
-    value : float
-        The mean.
-    low, high : float or None
-        Its 95 % interval; None with a single seed.
-    error : float or None
-        Standard error.
-    freedom : float or None
-        Degrees of freedom of ``error``.
-    seeds : int
-        How many seeds are behind it.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    error: float | None = None
-    freedom: float | None = None
-    seeds: int = 1
-
-    def interval(self, level: float) -> tuple[float, float]:
-        """Two-sided interval at another level; infinite with a single seed."""
-        if self.error is None or self.freedom is None:
-            return -np.inf, np.inf
-        from scipy.stats import t
-
-        reach = float(t.ppf((1 + level) / 2, self.freedom)) * self.error
-        return self.value - reach, self.value + reach
-
-    def p_value(self) -> float:
-        """Two-sided p-value of the value being 0."""
-        if self.error is None or self.freedom is None:
-            return 1.0
-        if self.error == 0:
-            return 1.0 if self.value == 0 else 0.0
-        from scipy.stats import t
-
-        return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
-
-
-def estimate(
-    contributions: Array,
-    groups: Array | None = None,
-    bounds: tuple[float | None, float | None] = (None, None),
-) -> Estimate:
-    """Mean of a seeds x examples table with an interval for both being samples.
-
-    Parameters
-    ----------
-    contributions : array, (seeds, examples)
-        A metric's contributions, or differences of them.
-    groups : array of int, (examples,), optional
-        Examples of one group are not independent; groups are then what was sampled.
-    bounds : pair of float or None
-        Possible values; the interval is cut there.
-
-    Returns
-    -------
-    Estimate
-
-    Examples
-    --------
-    >>> estimate(np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])).value
-    0.375
-    """
-    table = np.asarray(contributions, np.float64)
-    seeds, examples = table.shape
-    value = float(table.mean())
-    if seeds < 2 or examples < 2:
-        return Estimate(value, seeds=seeds)
-    by_seed = float(table.mean(axis=1).var(ddof=1)) / seeds
-    residual = table.mean(axis=0) - value
-    units = examples
-    if groups is not None:
-        residual = np.bincount(np.unique(groups, return_inverse=True)[1], residual)
-        units = len(residual)
-    by_example = float(np.square(residual).sum()) / examples**2 * units / max(1, units - 1)
-    variance = by_seed + by_example
-    if not table.any() and bounds == (0, 1):  # not one error: what a single binomial draw excludes
-        return Estimate(0.0, 0.0, 1 - (1 - LEVEL) ** (1 / units), 0.0, float(seeds - 1), seeds)
-    freedom = float(seeds - 1)
-    if variance > 0:
-        freedom = variance**2 / (by_seed**2 / (seeds - 1) + by_example**2 / max(1, units - 1))
-    result = Estimate(value, error=variance**0.5, freedom=freedom, seeds=seeds)
-    low, high = result.interval(LEVEL)
-    low = low if bounds[0] is None else max(low, bounds[0])
-    high = high if bounds[1] is None else min(high, bounds[1])
-    return Estimate(value, low, high, variance**0.5, freedom, seeds)
 
 
 @dataclass(frozen=True)
@@ -173,6 +66,22 @@ class Curve:
         """Standard error at each m; None with a single seed."""
         errors = [point.estimate.error for point in self.points]
         return None if None in errors else np.array(errors, np.float64)
+
+    def _repr_html_(self) -> str:
+        return table_html(
+            self.learner.label,
+            ["m", "error", "95 % interval", "seeds", "seconds of a run"],
+            [
+                [
+                    f"{p.m:,}",
+                    f"{p.estimate.value:.3g}",
+                    interval(p.estimate),
+                    str(p.estimate.seeds),
+                    f"{p.seconds:.2g}",
+                ]
+                for p in self.points
+            ],
+        )
 
     def learning_curve(self, bounds: tuple[float, float | None]) -> Any:
         """The same as a :class:`dlcore.scaling.LearningCurve`, to be fitted and forecast."""
@@ -220,6 +129,8 @@ class Advice:
         The smallest difference that matters.
     guess : float
         Error of guessing without looking at x.
+    over_guess : Estimate
+        That error less the best learner's.
     """
 
     sentence: str
@@ -235,6 +146,21 @@ class Advice:
     best_other: str | None
     margin: float
     guess: float
+    over_guess: Estimate
+
+    @property
+    def better_than_guessing(self) -> bool:
+        """Whether the best learner is shown to be; True with a single seed, which shows nothing."""
+        return self.over_guess.low is None or self.over_guess.low > 0
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, f"{step.m_from:,} to {step.m_to:,}", step.verdict, f"{step.gain.value:.3g}"]
+            + [interval(step.gain)]
+            for name, step in self.steps.items()
+        ]
+        head = ["learner", "last step in m", "verdict", "fall of the error", "95 % interval"]
+        return table_html(self.sentence, head, rows)
 
 
 @dataclass(frozen=True)
@@ -356,8 +282,8 @@ class Summary:
                 found[name] = reached[-1]
         return found
 
-    def guess(self) -> float:
-        """The metric of answering without looking at x: the commonest class, or the mean."""
+    def guess(self) -> Array:
+        """Contributions of answering without looking at x: the commonest class, or the mean."""
         y = self.data.y[self.split.pool]
         held_out = self.data.test_y if self.split.own_test else self.data.y[self.split.test]
         assert held_out is not None
@@ -368,7 +294,7 @@ class Summary:
         else:
             middle = np.median(y) if self.metric.name == "mae" else y.mean()
             prediction = Prediction(np.full(count, middle))
-        return float(self.metric.contributions(held_out, prediction, len(self.data.classes)).mean())
+        return self.metric.contributions(held_out, prediction, len(self.data.classes))
 
     def advice(self, margin: float | None = None) -> Advice:
         """Answer the questions of a study.
@@ -390,7 +316,8 @@ class Summary:
         """
         if not self.results:
             raise ValueError("advice: needs at least one finished run, found none; call run first")
-        guess = self.guess()
+        guessed = self.guess()
+        guess = float(guessed.mean())
         if margin is None:
             margin = MARGIN if self.metric.percent else MARGIN * guess
         top = self.top()
@@ -420,7 +347,7 @@ class Summary:
             best,
             top[best],
             at_top[best],
-            _ties(excess),
+            ties(excess),
             simplest,
             {name: step for name in top if (step := self._last_step(name, top[name], margin))},
             verdict,
@@ -429,6 +356,7 @@ class Summary:
             best_other,
             margin,
             guess,
+            estimate(guessed - self.table(*place), self.groups),
         )
         return Advice(**{**_shallow(advice), "sentence": self._sentence(advice)})
 
@@ -480,6 +408,9 @@ class Summary:
             tied = [self.label_at_top(name) for name in advice.ties]
             many = f"{len(tied)} other learners"
             parts[0] += f" ({many if len(tied) > 2 else ' and '.join(tied)} cannot be told from it)"
+        if not advice.better_than_guessing:
+            guess = self.amount(advice.guess)
+            parts.append(f"no learner is shown to be better than guessing, which gives {guess}")
         step = advice.steps.get(advice.best)
         if step is not None:
             parts.append(self._step_clause(step, advice.margin))
@@ -562,13 +493,12 @@ class Summary:
 
 
 def cell(found: Estimate, percent: bool) -> str:
-    """An estimate for a table: the mean and half of its interval."""
+    """An estimate for a table: the mean and half of its interval, cut at what is possible."""
     factor = 100 if percent else 1
     text = f"{factor * found.value:.1f}" if percent else f"{found.value:.3g}"
-    if found.error is None:
+    if found.low is None or found.high is None:
         return text
-    low, high = found.interval(LEVEL)
-    half = factor * (high - low) / 2
+    half = factor * (found.high - found.low) / 2
     return f"{text}\N{PLUS-MINUS SIGN}" + (f"{half:.1f}" if percent else f"{half:.2g}")
 
 
@@ -596,15 +526,6 @@ def _network_verdict(gain: Estimate, margin: float) -> str:
     if gain.interval(0.9)[1] < margin:
         return "not worth it"
     return "better" if gain.low > 0 else "undecided"
-
-
-def _ties(excess: Mapping[str, Estimate]) -> tuple[str, ...]:
-    """Learners whose excess over the best could be chance, by Holm's procedure at 5 %."""
-    order = sorted(excess, key=lambda name: excess[name].p_value())
-    for rank, name in enumerate(order):
-        if excess[name].p_value() > (1 - LEVEL) / (len(order) - rank):
-            return tuple(n for n in excess if n in order[rank:])
-    return ()
 
 
 def _signed(value: float) -> str:

@@ -23,8 +23,9 @@ from dlcore.data import Column, Dataset
 from dlcore.scaling.grid import Run, Split
 from dlcore.scaling.learners import Learner
 from dlcore.scaling.metrics import METRICS
+from dlcore.scaling.progress import Folder
 from dlcore.scaling.runs import Failure, Result, execute, quiet_libraries
-from dlcore.scaling.training import Work
+from dlcore.scaling.work import Work
 
 _ARRAYS = ("x", "y", "test_x", "test_y", "groups", "times")
 
@@ -105,6 +106,7 @@ def write_work(work: Work, folder: str) -> None:
         "own_test": work.split.own_test,
         "metric": work.metric.name,
         "learners": [asdict(learner) for learner in work.learners.values()],
+        "progress": work.progress and [str(work.progress.path), work.progress.token],
     }
     (Path(folder) / "work.json").write_text(json.dumps(content), "utf-8")
 
@@ -153,4 +155,11 @@ def read_work(folder: str) -> Work:
         for entry in content["learners"]
     }
     split = Split(arrays["pool"], arrays["test"], content["own_test"], "")
-    return Work(data, split, METRICS[content["metric"]], learners)
+    progress = content["progress"]
+    return Work(
+        data,
+        split,
+        METRICS[content["metric"]],
+        learners,
+        progress=None if progress is None else Folder(Path(progress[0]), progress[1]),
+    )

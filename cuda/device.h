@@ -1,0 +1,80 @@
+#pragma once
+
+// The language of kernels: CUDA's, or its emulation on the CPU (emulated/). The first include of
+// every .cu file.
+
+#ifdef DLCORE_EMULATE
+#include "emulated/cuda_runtime_api.h"
+#include "hostsim.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+#include "kernels/kernels.h"
+#include "launches.h"
+#include "runtime.h"
+#include "types.h"
+
+namespace dlcore::cuda {
+
+/// How a kernel is started.
+struct Launch {
+  dim3 grid;
+  dim3 block;
+  std::size_t shared = 0;
+  bool independent = false;  ///< its threads never meet: the emulation then runs them one by one
+};
+
+#ifdef DLCORE_EMULATE
+inline int atomicOr(int* address, int bits) {
+  return __atomic_fetch_or(address, bits, __ATOMIC_RELAXED);
+}
+
+template <class... P, class... A>
+void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
+  emulated::enqueue(stream, [how, kernel, ... arguments = static_cast<P>(arguments)] {
+    hostsim::run(how.grid, how.block, how.shared, how.independent, [&] { kernel(arguments...); });
+  });
+}
+#else
+template <class... P, class... A>
+void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
+  // clang-format off
+  kernel<<<how.grid, how.block, how.shared, stream>>>(static_cast<P>(arguments)...);
+  // clang-format on
+  check_cuda(cudaGetLastError(), "a kernel cannot be started");
+}
+
+#define DLCORE_SHARED(T, name, count) __shared__ T name[count]
+#define DLCORE_SHARED_DYNAMIC(T, name)                             \
+  extern __shared__ __align__(16) unsigned char dlcore_dynamic_[]; \
+  T* const name = reinterpret_cast<T*>(dlcore_dynamic_)
+#endif
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(Bf16 x) {
+  return __uint_as_float(static_cast<unsigned>(x.bits) << 16);
+}
+
+template <class S>
+__device__ __forceinline__ S to_storage(float x);
+template <>
+__device__ __forceinline__ float to_storage<float>(float x) {
+  return x;
+}
+/// Rounds to the nearest, ties to even; NaN stays NaN.
+template <>
+__device__ __forceinline__ Bf16 to_storage<Bf16>(float x) {
+#ifdef DLCORE_EMULATE
+  unsigned bits = __float_as_uint(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
+  bits += 0x7fffu + (bits >> 16 & 1u);
+  return {static_cast<uint16_t>(bits >> 16)};
+#else
+  Bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#endif
+}
+
+}  // namespace dlcore::cuda

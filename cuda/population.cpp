@@ -1,0 +1,605 @@
+#include "population.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <tuple>
+
+#include "check.h"
+#include "device_network.h"
+#include "ops/gather.h"
+#include "population_plan.h"
+#include "random.h"
+#include "trainer.h"
+
+namespace dlcore::cuda {
+
+// In population.cu.
+void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
+                      int threads, Index shared_bytes, bool tensor_cores);
+
+namespace {
+
+// Ctrl-C must be answered within 100 ms, callbacks need no more.
+constexpr double kCallSeconds = 0.05;
+// Launches take this long, so that their start costs little and Ctrl-C is answered.
+constexpr double kShortLaunch = 0.005, kLongLaunch = 0.02;
+constexpr int kFirstSteps = 16, kMostSteps = 1 << 16;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+DeviceNetwork& device_network(const Member& member) {
+  return static_cast<DeviceNetwork&>(*member.network);
+}
+
+/// One dense layer after the other, each with at most one activation behind it; none, and *why says
+/// what stands against it, where the graph is something else.
+std::vector<PopulationDense> chain_of(const Graph& graph, std::string* why) {
+  std::vector<PopulationDense> chain;
+  bool closed = true;  // no activation may follow
+  const auto refuse = [&](std::string reason) {
+    *why = std::move(reason);
+    return std::vector<PopulationDense>{};
+  };
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    if (node.rows() != 1) return refuse("an example has several rows");
+    if (node.op == OpKind::add) return refuse("it has a residual connection");
+    if (node.op == OpKind::dropout) return refuse("it has dropout");
+    if (i > 0 && node.inputs[0] != static_cast<int>(i) - 1) return refuse("it is no chain");
+    if (node.op == OpKind::dense) {
+      const Node& input = graph.nodes[i - 1];
+      chain.push_back({.in = input.features(), .out = node.units, .bias = node.bias});
+      closed = false;
+    }
+    if (node.op == OpKind::activation) {
+      if (closed) return refuse("an activation follows no dense layer");
+      chain.back().activation = node.activation;
+      chain.back().alpha = static_cast<float>(node.alpha);
+      closed = true;
+    }
+  }
+  if (chain.empty()) return refuse("it has no dense layer");
+  if (chain.size() > static_cast<std::size_t>(kPopulationLayers)) {
+    return refuse(sentence("it has more than ", kPopulationLayers, " dense layers"));
+  }
+  return chain;
+}
+
+Index examples_of(const Member& member) {
+  return member.options.rows == nullptr ? member.data.x.rows : member.options.row_count;
+}
+
+/// A network's place in shared memory and the size of its block.
+struct Fit {
+  PopulationNetwork layout{};
+  Index bytes = -1;
+  int threads = 0;
+};
+
+Fit fit_of(const Member& member, Index limit, std::string* why) {
+  Fit fit;
+  const std::vector<PopulationDense> chain = chain_of(member.network->graph(), why);
+  if (chain.empty()) return fit;
+  const Index batch = std::min(member.options.batch_size, examples_of(member));
+  Index widest = 0;
+  for (const PopulationDense& dense : chain) widest = std::max(widest, dense.out);
+  // Half the threads where the widest product would leave the others without a tile.
+  fit.threads = (batch + 15) / 16 * ((widest + 15) / 16) < 8 ? 128 : 256;
+  fit.bytes = population_layout(chain, batch, member.options.optimizer.states(), fit.threads, limit,
+                                &fit.layout, why);
+  return fit;
+}
+
+PopulationLoss loss_of(const ops::Loss& loss) {
+  switch (loss.kind) {
+    case ops::LossKind::cross_entropy: return PopulationLoss::cross_entropy;
+    case ops::LossKind::binary_cross_entropy: return PopulationLoss::binary_cross_entropy;
+    case ops::LossKind::mse: return PopulationLoss::mse;
+    case ops::LossKind::huber: return PopulationLoss::huber;
+  }
+  return PopulationLoss::mse;
+}
+
+/// Datasets on the device; members that were given the same arrays share them.
+class Data {
+ public:
+  explicit Data(cudaStream_t stream) : stream_(stream) {}
+
+  const DeviceData& of(const Dataset& data, const Graph& graph, const ops::Loss& loss) {
+    const Key key{data.x.base, data.x.rows, data.x.columns, data.x.row_stride,
+                  data.labels, data.values, data.weight,    data.input_scale};
+    auto found = shared_.find(key);
+    if (found == shared_.end()) {
+      const Index all = std::numeric_limits<Index>::max();
+      found = shared_.emplace(key, upload(data, graph, loss, all, stream_)).first;
+    }
+    return found->second;
+  }
+
+ private:
+  using Key = std::tuple<const void*, Index, std::vector<Index>, Index, const void*, const void*,
+                         const void*, double>;
+  cudaStream_t stream_;
+  std::map<Key, DeviceData> shared_;
+};
+
+void describe_data(const DeviceData& data, PopulationNetwork* net) {
+  net->x = data.x;
+  net->x_dtype = data.view.dtype;
+  net->x_aligned =
+      data.view.features % 4 == 0 && reinterpret_cast<std::uintptr_t>(data.x) % 16 == 0;
+  net->x_scale = static_cast<float>(data.input_scale);
+  net->labels = data.labels.data();
+  net->targets = data.values.data();
+  net->weights = data.weight.data();
+}
+
+/// Parameters, moments and counters at one point.
+struct Snapshot {
+  float* arena = nullptr;  ///< parameters, then the moments there are
+  Index optimizer_step = 0, step = 0;
+};
+
+/// One network on its way through its epochs.
+class Runner {
+ public:
+  Runner(std::size_t index, Member& member, const Fit& fit, const DeviceData& data,
+         const DeviceData* validation, FitResult* result)
+      : index_(index),
+        member_(member),
+        options_(member.options),
+        network_(device_network(member)),
+        training_(network_, options_.optimizer),
+        state_(network_.state()),
+        result_(result),
+        fit_(fit),
+        examples_(examples_of(member)),
+        batch_(fit.layout.batch),
+        steps_per_epoch_((examples_ + batch_ - 1) / batch_),
+        last_(steps_per_epoch_),
+        validates_(validation != nullptr) {
+    *result_ = {};
+    result_->engine = "population";
+    PopulationNetwork& net = fit_.layout;
+    const DeviceLayout& layout = network_.layout();
+    for (int i = 0; i < net.layers; ++i) {
+      const DeviceSlot& slot = layout.slots[static_cast<std::size_t>(i)];
+      net.layer[i].weight = static_cast<int>(slot.weight);
+      net.layer[i].ld = static_cast<int>(slot.ld);
+      net.layer[i].bias = static_cast<int>(slot.bias);
+    }
+    net.parameters = state_.parameters.data();
+    net.moment1 = state_.moment1.data();
+    net.moment2 = state_.moment2.data();
+    net.loss = loss_of(options_.loss);
+    net.delta = static_cast<float>(options_.loss.delta);
+    if (validation != nullptr) {
+      validation_ = net;
+      describe_data(*validation, &validation_);
+      validation_.examples = static_cast<int>(validation->view.rows);
+      validation_.steps = (validation_.examples + net.batch - 1) / net.batch;
+      validation_.train = false;
+    }
+    describe_data(data, &net);
+    net.train = true;
+    const bool best = options_.early_stopping && options_.early_stopping->restore_best;
+    const Index arena = network_.layout().size;
+    memory_ = DeviceMemory<float>(2 * arenas() * arena + (best ? arena : 0));
+    start_ = {memory_.data()};
+    before_ = {memory_.data() + arenas() * arena};
+    best_ = best ? memory_.data() + 2 * arenas() * arena : nullptr;
+    order_ = DeviceMemory<int>(examples_);
+    rates_ = DeviceMemory<PopulationRate>(steps_per_epoch_);
+    host_order_ = PinnedMemory<int>(examples_);
+    host_rates_ = PinnedMemory<PopulationRate>(steps_per_epoch_);
+  }
+
+  std::size_t index() const { return index_; }
+  const Fit& fit() const { return fit_; }
+  bool active() const { return epoch_ < options_.epochs && result_->stop == Stop::completed; }
+  bool epoch_ended() const { return done_ == steps_per_epoch_; }
+  bool validates() const { return validates_; }
+  bool stopped() const { return stopped_; }
+  const PopulationNetwork& validation() const { return validation_; }
+  bool tensor_cores() const { return network_.precision() == lt::Precision::tf32; }
+
+  /// The next `most` steps, or what is left of the epoch.
+  PopulationNetwork next(int most, cudaStream_t stream) {
+    if (done_ == 0) begin_epoch(stream);
+    PopulationNetwork net = fit_.layout;
+    const Index first = done_ * batch_;
+    net.steps = static_cast<int>(std::min<Index>(most, last_ - done_));
+    net.order = order_.data() + first;
+    net.examples = static_cast<int>(std::min(examples_ - first, net.steps * batch_));
+    net.rates = rates_.data() + done_;
+    net.update = ops::update_of<float>(options_.optimizer, 0, 1, 1);
+    asked_ = net.steps;
+    return net;
+  }
+
+  /// Takes up what a launch of next() has left.
+  void done(const PopulationResult& r) {
+    sums_.add({r.loss, r.correct, r.weight});
+    done_ += r.steps;
+    state_.step += r.steps;
+    state_.optimizer_step += r.steps;
+    if (r.steps > 0) {
+      learning_rate_ = options_.schedule.at(epoch_ * steps_per_epoch_ + done_ - 1, steps_per_epoch_,
+                                            options_.epochs);
+    }
+    finite_ = r.finite != 0;
+    stopped_ = r.steps < asked_ || (epoch_ended() && !finite_);
+  }
+
+  /// Ends the epoch with what the validation has left, and begins the next one or stops.
+  void end_epoch(const PopulationResult* validation, cudaStream_t stream) {
+    EpochRecord record = this->record();
+    record.loss = sums_.mean_loss();
+    const bool counts = options_.loss.kind == ops::LossKind::cross_entropy ||
+                        options_.loss.kind == ops::LossKind::binary_cross_entropy;
+    if (counts) record.accuracy = sums_.mean_correct();
+    double watched = record.loss;
+    if (validation != nullptr) {
+      const bool whole = validation->steps == validation_.steps;
+      const ops::LossSums sums{validation->loss, validation->correct, validation->weight};
+      record.val_loss = watched = whole ? sums.mean_loss() : kNone;
+      if (counts) record.val_accuracy = whole ? sums.mean_correct() : kNone;
+    }
+    result_->epochs.push_back(record);
+    if (options_.early_stopping) watch(watched, stream);
+    if (options_.on_epoch && !options_.on_epoch(record) && result_->stop == Stop::completed) {
+      result_->stop = Stop::callback;
+      result_->message = "fit: stopped by on_epoch";
+    }
+    ++epoch_;
+    done_ = 0;
+  }
+
+  /// After the last epoch.
+  void finish(cudaStream_t stream) {
+    if (best_ == nullptr || result_->best_epoch < 0) return;
+    copy(state_.parameters.data(), best_, state_.parameters.size(), stream);
+    check_cuda(cudaStreamSynchronize(stream), "the weights cannot be taken back");
+  }
+
+  /// Ends the fit at the last weights that gave a finite loss, as cpp/trainer.cpp does: those of
+  /// the snapshot and the steps since then once more. `run` takes this runner some steps on.
+  template <class Run>
+  void diverge(cudaStream_t stream, Run run) {
+    const EpochRecord record = this->record();
+    const std::string where =
+        sentence("fit: the loss is no longer finite at step ", done_ + 1, " of epoch ", epoch_ + 1,
+                 " (learning rate ", learning_rate_, "); ");
+    refuse_bad_data(stream);
+    const Index all_steps = epoch_ * steps_per_epoch_ + done_;
+    Index epoch = epoch_, steps = done_;
+    if (steps == 0 && epoch > 0) {
+      --epoch;
+      steps = steps_per_epoch_;
+      std::swap(start_, before_);
+    }
+    Index kept = all_steps;
+    if (all_steps > 1 || !finite_) {
+      do {
+        steps = std::max<Index>(steps - 1, 0);
+        if (all_steps == 0) break;
+        restore(stream);
+        epoch_ = epoch;
+        done_ = 0;
+        last_ = steps;
+        finite_ = true;
+        for (bool moved = true; moved && done_ < last_;) {
+          const Index before = done_;
+          run();
+          moved = done_ > before;
+        }
+      } while (steps > 0 && !finite_);
+      kept = epoch * steps_per_epoch_ + steps;
+    }
+    result_->stop = Stop::diverged;
+    result_->message =
+        sentence(where, "the weights are those after ", kept, " of ", all_steps,
+                 " steps; try a smaller learning rate, clip_norm=1.0 or standardised data");
+    result_->epochs.push_back(record);
+  }
+
+  void report_progress() {
+    if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
+    last_call_ = now();
+    options_.on_progress(epoch_, done_, steps_per_epoch_);
+  }
+
+ private:
+  Index arenas() const { return 1 + options_.optimizer.states(); }
+
+  EpochRecord record() const {
+    EpochRecord record;
+    record.epoch = epoch_;
+    record.learning_rate = learning_rate_;
+    record.seconds = now() - begun_;
+    record.examples_per_second = static_cast<double>(examples_) / std::max(record.seconds, 1e-9);
+    return record;
+  }
+
+  void begin_epoch(cudaStream_t stream) {
+    begun_ = now();
+    sums_ = {};
+    std::swap(start_, before_);
+    start_.step = state_.step;
+    start_.optimizer_step = state_.optimizer_step;
+    move_state([&](float* own, float* kept, Index n) { copy(kept, own, n, stream); });
+    upload_epoch(stream);
+  }
+
+  /// Order and learning rates of the epoch that begins at the network's present step.
+  void upload_epoch(cudaStream_t stream) {
+    std::vector<Index> order(static_cast<std::size_t>(examples_));
+    if (options_.rows == nullptr) {
+      std::iota(order.begin(), order.end(), Index{0});
+    } else {
+      std::copy_n(options_.rows, examples_, order.begin());
+    }
+    if (options_.shuffle) {
+      philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order.data(),
+                      examples_);
+    }
+    std::transform(order.begin(), order.end(), host_order_.data(),
+                   [](Index row) { return static_cast<int>(row); });
+    for (Index i = 0; i < steps_per_epoch_; ++i) {
+      const double rate =
+          options_.schedule.at(epoch_ * steps_per_epoch_ + i, steps_per_epoch_, options_.epochs);
+      const Update<float> u =
+          ops::update_of<float>(options_.optimizer, rate, 1, state_.optimizer_step + i + 1);
+      host_rates_.data()[i] = {u.learning_rate, u.step_size, u.inverse_root, u.decay};
+    }
+    copy(order_.data(), host_order_.data(), examples_, stream);
+    copy(rates_.data(), host_rates_.data(), steps_per_epoch_, stream);
+  }
+
+  /// Calls f(the network's arena, its place in the snapshot, numbers) for each arena there is.
+  template <class F>
+  void move_state(F f) {
+    const Index n = network_.layout().size;
+    float* kept = start_.arena;
+    for (float* own : {state_.parameters.data(), state_.moment1.data(), state_.moment2.data()}) {
+      if (own == nullptr) continue;
+      f(own, kept, n);
+      kept += n;
+    }
+  }
+
+  void restore(cudaStream_t stream) {
+    move_state([&](float* own, float* kept, Index n) { copy(own, kept, n, stream); });
+    state_.step = start_.step;
+    state_.optimizer_step = start_.optimizer_step;
+  }
+
+  void watch(double watched, cudaStream_t stream) {
+    const EarlyStopping& early = *options_.early_stopping;
+    // min_delta decides about patience; the best weights are the best of all.
+    waited_ = watched < best_loss_ - early.min_delta ? 0 : waited_ + 1;
+    if (watched < best_loss_) {
+      best_loss_ = watched;
+      result_->best_epoch = epoch_;
+      if (best_ != nullptr) {
+        copy(best_, state_.parameters.data(), state_.parameters.size(), stream);
+      }
+    }
+    if (waited_ >= early.patience) {
+      result_->stop = Stop::early_stopping;
+      result_->message = sentence("fit: no improvement in ", early.patience, " epochs");
+    }
+  }
+
+  /// A loss that is not finite may come from data on the device, which nobody has looked through.
+  void refuse_bad_data(cudaStream_t stream);
+
+  const std::size_t index_;
+  Member& member_;
+  const FitOptions& options_;
+  DeviceNetwork& network_;
+  const DeviceNetwork::Training training_;
+  DeviceState& state_;
+  FitResult* result_;
+  Fit fit_;
+  PopulationNetwork validation_{};
+  const Index examples_, batch_, steps_per_epoch_;
+  Index last_;  ///< step of the epoch before which to stop
+  const bool validates_;
+  DeviceMemory<float> memory_;  ///< of the snapshots and of the best parameters
+  Snapshot start_, before_;     ///< of this epoch's start and of the one before
+  float* best_ = nullptr;
+  DeviceMemory<int> order_;
+  DeviceMemory<PopulationRate> rates_;
+  PinnedMemory<int> host_order_;
+  PinnedMemory<PopulationRate> host_rates_;
+  Index epoch_ = 0, done_ = 0;
+  int asked_ = 0;
+  bool stopped_ = false, finite_ = true;
+  ops::LossSums sums_;
+  double learning_rate_ = 0, begun_ = 0, last_call_ = 0;
+  double best_loss_ = std::numeric_limits<double>::infinity();
+  Index waited_ = 0;
+};
+
+void Runner::refuse_bad_data(cudaStream_t stream) {
+  const RowsView& x = member_.data.x;
+  if (!x.on_device) return;
+  RowsView host = x;
+  std::vector<std::byte> copied(static_cast<std::size_t>(x.rows * x.row_stride));
+  copy(copied.data(), x.base, x.rows * x.row_stride, stream);
+  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
+  host.base = copied.data();
+  host.on_device = false;
+  ops::Position at{};
+  if (!ops::find_not_finite(host, options_.rows, examples_, &at)) return;
+  restore(stream);
+  check_cuda(cudaStreamSynchronize(stream), "the weights cannot be taken back");
+  refuse_not_finite("fit", host, options_.rows, examples_);
+}
+
+/// Launches for runners that may stand beside each other.
+class Launcher {
+ public:
+  Launcher(cudaStream_t stream, Index count)
+      : stream_(stream),
+        networks_(count),
+        host_networks_(count),
+        results_(count),
+        host_results_(count) {}
+  ~Launcher() {
+    // Nothing may be freed that work under way still uses.
+    cudaStreamSynchronize(stream_);
+  }
+
+  /// Runs what `describe` makes of each runner and hands its result to `take`.
+  template <class Describe, class Take>
+  void run(const std::vector<Runner*>& runners, Describe describe, Take take) {
+    if (runners.empty()) return;
+    const auto count = static_cast<Index>(runners.size());
+    Index bytes = 0;
+    for (Index i = 0; i < count; ++i) {
+      PopulationNetwork& net = host_networks_.data()[i];
+      net = describe(*runners[static_cast<std::size_t>(i)]);
+      net.result = results_.data() + i;
+      bytes = std::max(bytes, runners[static_cast<std::size_t>(i)]->fit().bytes);
+    }
+    copy(networks_.data(), host_networks_.data(), count, stream_);
+    const Runner& first = *runners.front();
+    start_population(stream_, networks_.data(), static_cast<int>(count), first.fit().threads, bytes,
+                     first.tensor_cores());
+    copy(host_results_.data(), results_.data(), count, stream_);
+    check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
+    for (Index i = 0; i < count; ++i) {
+      take(*runners[static_cast<std::size_t>(i)], host_results_.data()[i]);
+    }
+  }
+
+ private:
+  cudaStream_t stream_;
+  DeviceMemory<PopulationNetwork> networks_;
+  PinnedMemory<PopulationNetwork> host_networks_;
+  DeviceMemory<PopulationResult> results_;
+  PinnedMemory<PopulationResult> host_results_;
+};
+
+}  // namespace
+
+bool population_supports(const Member& member, const DeviceInfo& device, std::string* why) {
+  const FitOptions& options = member.options;
+  const auto refuse = [&](const char* reason) {
+    *why = reason;
+    return false;
+  };
+  if (options.statistics) return refuse("statistics are asked for");
+  if (options.clip_norm > 0) return refuse("clip_norm needs all gradients at once");
+  const DeviceNetwork& network = device_network(member);
+  if (options.bf16 || network.precision() == lt::Precision::bf16) {
+    return refuse("its precision is bf16");
+  }
+  const auto fits_int = [](Index n) { return n <= std::numeric_limits<int>::max(); };
+  const auto suits = [&](const Dataset& data) {
+    if (data.x.dtype == DType::float16) return refuse("its data is float16");
+    if (!fits_int(data.x.rows)) return refuse("it has more than 2**31 examples");
+    const Index bytes = data.x.rows * data.x.features * item_size(data.x.dtype);
+    if (!data.x.on_device && bytes > device.free_memory / 10 * 9) {
+      return refuse("its data does not fit on the device");
+    }
+    return true;
+  };
+  if (!suits(member.data) || (options.validation && !suits(*options.validation))) return false;
+  if (!fits_int(examples_of(member))) return refuse("it has more than 2**31 examples");
+  if (!fits_int(network.layout().size)) return refuse("it has more than 2**31 parameters");
+  return fit_of(member, device.shared_memory, why).bytes >= 0;
+}
+
+void train_population(std::vector<Member>& members, const std::vector<std::size_t>& chosen,
+                      std::vector<FitResult>* results,
+                      const std::function<void(std::vector<std::size_t>)>& on_progress) {
+  if (chosen.empty()) return;
+  const int device = device_network(members[chosen.front()]).device();
+  const auto context = Context::take(device);
+  const cudaStream_t stream = context->stream();
+  const Index limit = device_info(device).shared_memory;
+  Data data(stream);
+  std::vector<std::unique_ptr<Runner>> runners;
+  for (const std::size_t i : chosen) {
+    name_member(i, [&] {
+      Member& member = members[i];
+      const Graph& graph = member.network->graph();
+      const auto on_device = [&](const Dataset& d) -> const DeviceData& {
+        return data.of(d, graph, member.options.loss);
+      };
+      const auto& validation = member.options.validation;
+      std::string why;
+      runners.push_back(
+          std::make_unique<Runner>(i, member, fit_of(member, limit, &why), on_device(member.data),
+                                   validation ? &on_device(*validation) : nullptr, &(*results)[i]));
+    });
+  }
+
+  // Networks whose blocks are alike start together.
+  const auto kind = [&](const Runner& r) {
+    return std::tuple(r.tensor_cores(), r.fit().threads, std::min<Index>(limit / r.fit().bytes, 8));
+  };
+  using Kind = decltype(kind(*runners.front()));
+  Launcher launcher(stream, static_cast<Index>(runners.size()));
+  int steps = kFirstSteps;
+  double last_call = now();
+  const auto tell = [&](std::vector<std::size_t> finished) {
+    if (!on_progress || (finished.empty() && now() - last_call < kCallSeconds)) return;
+    last_call = now();
+    on_progress(std::move(finished));
+  };
+  const auto advance = [&](const std::vector<Runner*>& group) {
+    launcher.run(
+        group, [&](Runner& r) { return r.next(steps, stream); },
+        [](Runner& r, const PopulationResult& result) { r.done(result); });
+  };
+  std::vector<bool> finished(runners.size(), false);
+  for (;;) {
+    std::map<Kind, std::vector<Runner*>> groups;
+    for (const auto& r : runners) {
+      if (r->active()) groups[kind(*r)].push_back(r.get());
+    }
+    if (groups.empty()) break;
+    const double begin = now();
+    for (const auto& [_, group] : groups) advance(group);
+    const double passed = now() - begin;
+    if (passed < kShortLaunch) steps = std::min(2 * steps, kMostSteps);
+    if (passed > kLongLaunch) steps = std::max(steps / 2, 1);
+
+    for (const auto& [_, group] : groups) {
+      std::vector<Runner*> validating;
+      for (Runner* r : group) {
+        if (r->stopped()) {
+          name_member(r->index(), [&] { r->diverge(stream, [&] { advance({r}); }); });
+        } else if (r->epoch_ended() && r->validates()) {
+          validating.push_back(r);
+        } else if (r->epoch_ended()) {
+          r->end_epoch(nullptr, stream);
+        }
+      }
+      launcher.run(
+          validating, [](Runner& r) { return r.validation(); },
+          [&](Runner& r, const PopulationResult& result) { r.end_epoch(&result, stream); });
+      for (Runner* r : group) r->report_progress();
+    }
+    std::vector<std::size_t> latest;
+    for (std::size_t i = 0; i < runners.size(); ++i) {
+      if (finished[i] || runners[i]->active()) continue;
+      finished[i] = true;
+      runners[i]->finish(stream);
+      latest.push_back(runners[i]->index());
+    }
+    tell(std::move(latest));
+  }
+}
+
+}  // namespace dlcore::cuda

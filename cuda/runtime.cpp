@@ -1,0 +1,171 @@
+#include "runtime.h"
+
+#include <iomanip>
+
+namespace dlcore::cuda {
+
+std::string megabytes(Index bytes) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(bytes < 10'000'000 ? 2 : 0)
+      << static_cast<double>(bytes) / 1e6 << " MB";
+  return out.str();
+}
+
+namespace {
+
+std::string version(int number) { return sentence(number / 1000, ".", number % 1000 / 10); }
+
+}  // namespace
+
+void check_cuda(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // an error that is not sticky must not be found again by the next call
+  throw std::runtime_error(
+      sentence("cuda: ", what, ": ", cudaGetErrorName(status), ", ", cudaGetErrorString(status)));
+}
+
+Status probe() {
+  int driver = 0, runtime = 0, count = 0;
+  cudaRuntimeGetVersion(&runtime);
+  cudaDriverGetVersion(&driver);
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    cudaGetLastError();
+    if (driver == 0) return {false, "there is no NVIDIA driver"};
+    if (driver < runtime) {
+      return {false, sentence("the NVIDIA driver is too old: it serves CUDA ", version(driver),
+                              ", and this build needs ", version(runtime))};
+    }
+    return {false, sentence(cudaGetErrorName(status), ", ", cudaGetErrorString(status))};
+  }
+  if (count == 0) return {false, "there is no GPU"};
+  try {
+    std::string names;
+    for (int i = 0; i < count; ++i) {
+      const DeviceInfo info = device_info(i);
+      if (info.major < 8) {
+        return {false, sentence("the GPU ", info.name, " is of compute capability ", info.major,
+                                ".", info.minor, ", and dlcore needs 8.0")};
+      }
+      names += (i > 0 ? ", " : "") + info.name;
+    }
+    return {true,
+            sentence(names, "; driver for CUDA ", version(driver), ", runtime ", version(runtime))};
+  } catch (const std::runtime_error& e) {
+    return {false, e.what()};
+  }
+}
+
+int device_count() {
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "no GPU can be found");
+  return count;
+}
+
+DeviceInfo device_info(int device) {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, device), "the GPU's properties cannot be read");
+  DeviceInfo info;
+  info.name = properties.name;
+  info.multiprocessors = properties.multiProcessorCount;
+  info.major = properties.major;
+  info.minor = properties.minor;
+  info.shared_memory = static_cast<Index>(properties.sharedMemPerBlockOptin);
+  const DeviceScope scope(device);
+  std::size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total), "the GPU's memory cannot be asked for");
+  info.free_memory = static_cast<Index>(free);
+  info.memory = static_cast<Index>(total);
+  return info;
+}
+
+DeviceScope::DeviceScope(int device) {
+  check_cuda(cudaGetDevice(&before_), "the current GPU cannot be asked for");
+  if (device != before_) check_cuda(cudaSetDevice(device), "the GPU cannot be used");
+}
+DeviceScope::~DeviceScope() { cudaSetDevice(before_); }
+
+void* allocate(Index bytes, bool pinned) {
+  if (bytes == 0) return nullptr;
+  void* memory = nullptr;
+  const auto size = static_cast<std::size_t>(bytes);
+  if (pinned) {
+    check_cuda(cudaHostAlloc(&memory, size, cudaHostAllocDefault), "no pinned memory");
+    return memory;
+  }
+  const cudaError_t status = cudaMalloc(&memory, size);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw OutOfMemory(sentence(megabytes(bytes), " wanted in one piece, ",
+                               megabytes(static_cast<Index>(free)), " of ",
+                               megabytes(static_cast<Index>(total)), " free"));
+  }
+  check_cuda(status, "no device memory");
+  return memory;
+}
+
+void release(void* memory, bool pinned) {
+  // After an error of the device this fails too, and there is nobody to tell.
+  if (memory != nullptr) pinned ? cudaFreeHost(memory) : cudaFree(memory);
+}
+
+void copy_bytes(void* to, const void* from, Index bytes, cudaStream_t stream) {
+  check_cuda(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream),
+             "a copy failed");
+}
+
+void set_bytes(void* to, int value, Index bytes, cudaStream_t stream) {
+  check_cuda(cudaMemsetAsync(to, value, static_cast<std::size_t>(bytes), stream),
+             "device memory cannot be set");
+}
+
+Stream::Stream() {
+  check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "no stream");
+}
+Stream::~Stream() { cudaStreamDestroy(stream_); }
+void Stream::synchronize() const {
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
+}
+
+Event::Event() {
+  check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync),
+             "no event");
+}
+Event::~Event() {
+  if (event_ != nullptr) cudaEventDestroy(event_);
+}
+void Event::record(cudaStream_t stream) {
+  check_cuda(cudaEventRecord(event_, stream), "an event cannot be recorded");
+}
+void Event::wait() const { check_cuda(cudaEventSynchronize(event_), "the work on the GPU failed"); }
+void Event::hold(cudaStream_t stream) const {
+  check_cuda(cudaStreamWaitEvent(stream, event_, 0), "a stream cannot wait");
+}
+
+Recording::~Recording() {
+  if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+}
+void Recording::begin(cudaStream_t stream) {
+  // Relaxed: another thread may allocate while this one records.
+  check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed),
+             "recording cannot begin");
+}
+void Recording::end(cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  check_cuda(cudaStreamEndCapture(stream, &graph), "recording failed");
+  const cudaError_t status = cudaGraphInstantiate(&graph_, graph, 0);
+  cudaGraphDestroy(graph);
+  check_cuda(status, "a recorded step cannot be prepared");
+}
+void Recording::abandon(cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  if (cudaStreamEndCapture(stream, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+  cudaGetLastError();
+}
+void Recording::launch(cudaStream_t stream) const {
+  check_cuda(cudaGraphLaunch(graph_, stream), "a recorded step cannot be started");
+}
+
+}  // namespace dlcore::cuda

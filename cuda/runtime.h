@@ -1,0 +1,174 @@
+#pragma once
+
+#ifdef DLCORE_EMULATE
+#include "emulated/cuda_runtime_api.h"
+#else
+#include <cuda_runtime_api.h>
+#endif
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "check.h"
+#include "types.h"
+
+/// CUDA's runtime as the engines use it: owners of device memory, streams and graphs, and errors as
+/// exceptions.
+namespace dlcore::cuda {
+
+/// Throws Python's RuntimeError with `what` and CUDA's reason unless the call succeeded.
+void check_cuda(cudaError_t status, const char* what);
+
+/// Device memory that is not there; the sentence says how much was wanted and how much is free.
+struct OutOfMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// "12 MB"
+std::string megabytes(Index bytes);
+
+struct Status {
+  bool usable = false;
+  std::string reason;  ///< in a few words: the device and versions, or what is missing
+};
+/// Whether there is a driver and a device. Never throws.
+Status probe();
+
+struct DeviceInfo {
+  std::string name;
+  int multiprocessors = 0;
+  int major = 0, minor = 0;
+  Index memory = 0, free_memory = 0;
+  Index shared_memory = 0;  ///< largest that one block may ask for
+};
+int device_count();
+DeviceInfo device_info(int device);
+
+/// Makes a device current for this thread, and the one before it at the end.
+class DeviceScope {
+ public:
+  explicit DeviceScope(int device);
+  ~DeviceScope();
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+void* allocate(Index bytes, bool pinned);
+void release(void* memory, bool pinned);
+void copy_bytes(void* to, const void* from, Index bytes, cudaStream_t stream);
+void set_bytes(void* to, int value, Index bytes, cudaStream_t stream);
+
+/// Owned memory: on the device, or of the host but pinned.
+template <class T, bool pinned>
+class OwnedMemory {
+ public:
+  OwnedMemory() = default;
+  explicit OwnedMemory(Index size)
+      : data_(static_cast<T*>(
+            allocate(checked_product(size, static_cast<Index>(sizeof(T)), "memory"), pinned))),
+        size_(size) {}
+  OwnedMemory(OwnedMemory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  OwnedMemory& operator=(OwnedMemory&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~OwnedMemory() { release(data_, pinned); }
+
+  T* data() const { return data_; }
+  Index size() const { return size_; }
+  Index bytes() const { return size_ * static_cast<Index>(sizeof(T)); }
+
+ private:
+  T* data_ = nullptr;
+  Index size_ = 0;
+};
+template <class T>
+using DeviceMemory = OwnedMemory<T, false>;
+template <class T>
+using PinnedMemory = OwnedMemory<T, true>;
+
+/// Copies `count` elements in stream order, in whatever direction the pointers say.
+template <class T>
+void copy(T* to, const T* from, Index count, cudaStream_t stream) {
+  if (count > 0) copy_bytes(to, from, count * static_cast<Index>(sizeof(T)), stream);
+}
+template <class T>
+void set_zero(T* to, Index count, cudaStream_t stream) {
+  if (count > 0) set_bytes(to, 0, count * static_cast<Index>(sizeof(T)), stream);
+}
+
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  operator cudaStream_t() const { return stream_; }
+  void synchronize() const;
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
+
+/// A point in a stream's work.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(cudaStream_t stream);
+  /// Blocks the thread until the point is reached; at once where none was recorded.
+  void wait() const;
+  /// Lets what is enqueued from here on into `stream` begin after the point.
+  void hold(cudaStream_t stream) const;
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+/// What `record` enqueues into a stream, to be enqueued again as a whole.
+class Recording {
+ public:
+  Recording() = default;
+  template <class F>
+  Recording(cudaStream_t stream, F record) {
+    begin(stream);
+    try {
+      record();
+    } catch (...) {
+      abandon(stream);
+      throw;
+    }
+    end(stream);
+  }
+  Recording(Recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+  Recording& operator=(Recording&& other) noexcept {
+    std::swap(graph_, other.graph_);
+    return *this;
+  }
+  ~Recording();
+
+  bool empty() const { return graph_ == nullptr; }
+  void launch(cudaStream_t stream) const;
+
+ private:
+  void begin(cudaStream_t stream);
+  void end(cudaStream_t stream);
+  void abandon(cudaStream_t stream);
+
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+}  // namespace dlcore::cuda

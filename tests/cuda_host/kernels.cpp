@@ -1,0 +1,225 @@
+// The graph engine's kernels on the CPU, by the emulated runtime, against the plain loops of
+// cpp/kernels/reference.cpp: for sanitizers, which see what no result shows. Sizes are odd, so that
+// tails and several blocks occur.
+
+#include "kernels/kernels.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "launches.h"
+#include "runtime.h"
+
+using namespace dlcore;
+using namespace dlcore::cuda;
+
+namespace {
+
+std::mt19937 generator(7);
+
+std::vector<float> numbers(Index n) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(n));
+  for (float& value : values) value = normal(generator);
+  return values;
+}
+
+/// Values in device memory, exactly as many as asked for: a sanitizer sees the first one beyond.
+template <class T>
+struct OnDevice {
+  OnDevice(const std::vector<T>& values, const Stream& stream)
+      : memory(static_cast<Index>(values.size())) {
+    copy(memory.data(), values.data(), memory.size(), stream);
+  }
+  operator T*() const { return memory.data(); }
+  std::vector<T> read(const Stream& stream) const {
+    std::vector<T> values(static_cast<std::size_t>(memory.size()));
+    copy(values.data(), memory.data(), memory.size(), stream);
+    stream.synchronize();
+    return values;
+  }
+  DeviceMemory<T> memory;
+};
+
+void expect(const char* what, const std::vector<float>& found, const std::vector<float>& wanted,
+            double tolerance) {
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const double scale = std::max(1.0, std::abs(static_cast<double>(wanted[i])));
+    if (!(std::abs(static_cast<double>(found[i]) - wanted[i]) <= tolerance * scale)) {
+      std::printf("%s: %g instead of %g at %zu\n", what, found[i], wanted[i], i);
+      std::exit(1);
+    }
+  }
+}
+
+const KernelsOf<float>& plain = kReference.f32;
+
+void activations(const Stream& stream) {
+  const Index n = 1003;
+  for (int kind = 0; kind <= static_cast<int>(Activation::softplus); ++kind) {
+    const auto activation = static_cast<Activation>(kind);
+    const std::vector<float> x = numbers(n), dy = numbers(n);
+    std::vector<float> y(x), dx(x);
+    plain.activation_forward(activation, 0.1f, x.data(), y.data(), n);
+    const std::vector<float>& saved = gradient_from_result(activation) ? y : x;
+    plain.activation_backward(activation, 0.1f, dy.data(), saved.data(), dx.data(), n);
+    const OnDevice<float> input(x, stream), output(x, stream), kept(saved, stream), d(dy, stream);
+    activation_forward<float>(activation, 0.1f, input, output, n, stream);
+    expect("activation_forward", output.read(stream), y, 1e-6);
+    activation_backward<float>(activation, 0.1f, d, kept, output, n, stream);
+    expect("activation_backward", output.read(stream), dx, 1e-6);
+  }
+  const std::vector<float> a = numbers(n), b = numbers(n);
+  std::vector<float> sum(b);
+  plain.add(a.data(), sum.data(), n);
+  const OnDevice<float> first(a, stream), second(b, stream);
+  add<float>(first, second, second, n, stream);
+  expect("add", second.read(stream), sum, 0);
+}
+
+void rows_and_words(const Stream& stream) {
+  const Index m = 9, n = 13, ld = line(n);
+  const std::vector<float> x = numbers(m * ld);
+  const OnDevice<float> input(x, stream), output(x, stream);
+  std::vector<float> wanted(static_cast<std::size_t>(m * n));
+  plain.softmax(x.data(), ld, wanted.data(), n, m, n);
+  const OnDevice<float> dense(wanted, stream);
+  softmax_rows(input, ld, dense, m, n, stream);
+  expect("softmax_rows", dense.read(stream), wanted, 1e-6);
+  for (Index i = 0; i < m; ++i) {
+    for (Index j = 0; j < n; ++j) {
+      wanted[static_cast<std::size_t>(i * n + j)] = x[static_cast<std::size_t>(i * ld + j)];
+    }
+  }
+  identity_rows(input, ld, dense, m, n, stream);
+  expect("identity_rows", dense.read(stream), wanted, 0);
+  dropout_plain(5, 3, 2, 0.3, dense, dense, m * n, stream);
+  plain.dropout(wanted.data(), wanted.data(), static_cast<uint32_t>(0.3 * 4294967296.0),
+                static_cast<float>(1 / 0.7), 5, 3, 2, 0, m * n);
+  expect("dropout_plain", dense.read(stream), wanted, 0);
+  repack<float>(dense, n, n, output, n, ld, m * n, stream);
+  identity_rows(output, ld, dense, m, n, stream);
+  expect("repack", dense.read(stream), wanted, 0);
+  const OnDevice<Bf16> narrow(std::vector<Bf16>(static_cast<std::size_t>(m * n)), stream);
+  convert<float, Bf16>(dense, narrow, m * n, stream);
+  convert<Bf16, float>(narrow, dense, m * n, stream);
+  expect("convert", dense.read(stream), wanted, 1.0 / 256);
+  const OnDevice<float> bias(numbers(n), stream);
+  add_bias<float>(bias, output, ld, m, n, stream);
+  stream.synchronize();
+}
+
+void column_sums_of(Index m, const Stream& stream) {
+  const Index n = 41, ld = line(n);
+  const std::vector<float> dy = numbers(m * ld);
+  std::vector<float> wanted(static_cast<std::size_t>(n));
+  plain.column_sums(dy.data(), ld, wanted.data(), m, n);
+  const OnDevice<float> input(dy, stream), sums(wanted, stream);
+  const DeviceMemory<float> chunks(column_sums_scratch(m, n));
+  column_sums<float>(input, ld, sums, m, n, false, chunks.data(), stream);
+  expect("column_sums", sums.read(stream), wanted, 1e-4);
+  column_sums<float>(input, ld, sums, m, n, true, chunks.data(), stream);
+  for (float& value : wanted) value *= 2;
+  expect("column_sums, added", sums.read(stream), wanted, 1e-4);
+}
+
+void one_step(ops::LossKind kind, const Stream& stream) {
+  const Index m = 21, n = 11, ld = line(n), examples = 30, features = 8;
+  const Index used = 19;  // a short batch: the rest becomes 0
+  StepInput input;
+  input.rows = static_cast<int32_t>(used);
+  input.begin = 2;
+  input.share = 1.0 / static_cast<double>(used);
+  input.update.learning_rate = 0.1f;
+  input.update.momentum = 0.9f;
+  input.update.epsilon = 1.0f;
+  const OnDevice<StepInput> table({input}, stream);
+  const OnDevice<StepState> state({StepState{}}, stream);
+  const Step step{state, table};
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < examples; ++i) order.push_back(i * 7 % 30);
+  const OnDevice<uint32_t> places(order, stream);
+  std::vector<uint8_t> pixels;
+  for (Index i = 0; i < examples * features; ++i) {
+    pixels.push_back(static_cast<uint8_t>(generator() % 256));
+  }
+  const OnDevice<uint8_t> data(pixels, stream);
+  const OnDevice<float> batch(numbers(m * features), stream);
+  gather<float>(step, data, DType::uint8, {places}, 0.5f, batch, m, 1, features, features, stream);
+  std::vector<float> wanted(static_cast<std::size_t>(m * features), 0.0f);
+  for (Index i = 0; i < used; ++i) {
+    for (Index j = 0; j < features; ++j) {
+      const Index row = order[static_cast<std::size_t>(input.begin + i)];
+      wanted[static_cast<std::size_t>(i * features + j)] =
+          0.5f * static_cast<float>(pixels[static_cast<std::size_t>(row * features + j)]);
+    }
+  }
+  expect("gather", batch.read(stream), wanted, 0);
+
+  std::vector<int32_t> labels;
+  std::vector<double> weights;
+  for (Index i = 0; i < examples; ++i) {
+    labels.push_back(static_cast<int32_t>(generator() % n));
+    weights.push_back(static_cast<double>(generator() % 3));
+  }
+  const OnDevice<int32_t> classes(labels, stream);
+  const OnDevice<double> shares(weights, stream);
+  const std::vector<float> values = numbers(examples * n), outputs = numbers(m * ld);
+  const OnDevice<float> target(values, stream), logits(outputs, stream);
+  Targets targets{.loss = {kind, 0.7},
+                  .shape = {1, n, kind == ops::LossKind::cross_entropy ? 1 : n},
+                  .labels = classes,
+                  .values = target,
+                  .weight = shares,
+                  .rows = {places}};
+  const std::vector<float> nothing(static_cast<std::size_t>(m), 0.0f);
+  const OnDevice<float> loss(nothing, stream), correct(nothing, stream), dx(outputs, stream);
+  loss_rows<float>(step, targets, logits, ld, loss, correct, dx, ld, m, stream);
+  finish(step, targets, loss, correct, stream);
+  const std::vector<float> each = loss.read(stream);
+  double sum = 0, total = 0;
+  for (Index i = 0; i < used; ++i) {
+    const double w = weights[order[static_cast<std::size_t>(input.begin + i)]];
+    sum += w * each[static_cast<std::size_t>(i)] / static_cast<double>(targets.shape.width);
+    total += w;
+  }
+  const StepState after = state.read(stream)[0];
+  if (std::abs(after.loss - sum) > 1e-9 || after.weight != total || after.step != 1) {
+    std::printf("finish: loss %g instead of %g\n", after.loss, sum);
+    std::exit(1);
+  }
+
+  const Index size = 4 * 503;
+  const OnDevice<float> w(numbers(size), stream), g(numbers(size), stream),
+      s1(numbers(size), stream);
+  const OnDevice<float> s2(std::vector<float>(static_cast<std::size_t>(size), 1.0f), stream);
+  const OnDevice<Bf16> rounded(std::vector<Bf16>(static_cast<std::size_t>(size)), stream);
+  const DeviceMemory<double> scratch(squares_scratch(size)), norm(1);
+  clip(step, g, size, 1.0, scratch.data(), stream);
+  sum_squares(g, size, scratch.data(), norm.data(), stream);
+  update(step, Rule::sgd, w, g, s1, nullptr, rounded, size, stream);
+  update(step, Rule::sgd, w, g, nullptr, nullptr, nullptr, size, stream);
+  update(step, Rule::adamw, w, g, s1, s2, rounded, size, stream);
+  copy_unless_stopped(step, w, g, size, stream);
+  expect("copy_unless_stopped", g.read(stream), w.read(stream), 0);
+  dropout<float>(step, true, 3, 1, 0.5, logits, logits, m, 1, n, ld, stream);
+  count_step(step, stream);
+  stream.synchronize();
+}
+
+}  // namespace
+
+int main() {
+  const Stream stream;
+  activations(stream);
+  rows_and_words(stream);
+  for (const Index m : {1, 100, 1100}) column_sums_of(m, stream);
+  for (const auto kind : {ops::LossKind::cross_entropy, ops::LossKind::binary_cross_entropy,
+                          ops::LossKind::mse, ops::LossKind::huber}) {
+    one_step(kind, stream);
+  }
+  std::puts("every kernel of the graph engine agrees with the plain loops");
+}
