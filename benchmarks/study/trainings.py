@@ -38,7 +38,11 @@ def dlcore_trainings(spec: dict[str, Any]) -> Callable[[], list[float]]:
     def fleet(epochs: list[int]) -> list[float]:
         networks = [
             dlcore.Network(
-                [dlcore.Dense(t["hidden"]), dlcore.ReLU(), dlcore.Dense(CLASSES)],
+                [
+                    dlcore.Dense(t["hidden"]),
+                    dlcore.ReLU(),
+                    dlcore.Dense(CLASSES, initializer="glorot_normal"),
+                ],
                 input_shape=784,
                 seed=t["seed"],
             )
