@@ -47,6 +47,14 @@ struct Single {
   }
 };
 
+/// Asks for n elements of an array, if there is one; they may lie past its end.
+template <class T>
+DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
+  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
+  if (array == nullptr) return;
+  for (Index i = begin; i < begin + n; i += kLine) __builtin_prefetch(array + i);
+}
+
 /// c = a b or c += a b over one tile, summed in order of depth. Element (r, d) of a lies at
 /// r * a_row + (d / run) * a_jump + (d % run) * a_depth: panels make the depth jump every `run`.
 template <class T>
@@ -78,6 +86,8 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
   for (Index left = t.depth; left > 0; left -= t.run) {
     const T* a = a_run;
     const Index run = smaller(left, t.run);
+    // A run of the next tile's rows, which follow: panels are too far apart to be foreseen.
+    if (t.a_jump != 0) prefetch(a_run, R * a_row, R * a_row);
     for (Index d = 0; d < run; ++d) {
       Vec<T> row[V];
 #pragma GCC unroll 2
@@ -382,14 +392,6 @@ void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2
         update_adam<true>(u, p, g, s, q);
       });
   }
-}
-
-/// Asks for n elements of an array, if there is one; they may lie past its end.
-template <class T>
-DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
-  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
-  if (array == nullptr) return;
-  for (Index i = begin; i < begin + n; i += kLine) __builtin_prefetch(array + i, 1);
 }
 
 template <class T, class M>
