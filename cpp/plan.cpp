@@ -129,7 +129,7 @@ Index Plan<T>::assign(T* base) {
     if (op.op == OpKind::dense && node(op.inputs[0]).needs_gradient) {
       // A smaller last batch may be transposed where a whole one is not.
       const Index transposed =
-          std::min(checked_product(piece, v.rows, "plan"), v.n * x.n / (v.n + x.n));
+          std::min(checked_product(piece, v.rows, "plan"), ops::smaller_batch(v.n, x.n));
       most_dy = std::max(most_dy, checked_product(v.n, leading_dimension<T>(transposed), "plan"));
       most_dx = std::max(most_dx, checked_product(x.n, leading_dimension<T>(transposed), "plan"));
     }

@@ -198,7 +198,7 @@ def train_dlcore(
 
 def elementwise(small: bool, copy_rate: float) -> Iterator[dict[str, Any]]:
     """ReLU and sigmoid forward and backward on 1e8 float32: what moves is what counts."""
-    from dlcore import _cuda  # type: ignore[attr-defined]
+    from dlcore import _cuda
 
     count = 10**4 if small else 10**8
     rng = np.random.default_rng(0)

@@ -147,7 +147,7 @@ def main() -> int:
         "environment": environment(),
         "build": {"seconds": arguments.build_seconds},
     }
-    name = str(evidence["environment"]["gpu_name"]).lower().replace("nvidia", "").split()  # type: ignore[index]
+    name = str(evidence["environment"]["gpu_name"]).lower().replace("nvidia", "").split()
     date = datetime.date.today().isoformat()
     default = ROOT / "benchmarks" / "results" / f"gpu-{'-'.join(name) or 'unknown'}-{date}.json"
     path = Path(arguments.out) if arguments.out else default
@@ -177,7 +177,7 @@ def main() -> int:
     for problem in problems:
         print(f"gpu_evidence: {problem}")
     print(table.text(evidence))
-    good = not problems and evidence.get("correctness", {"passed": True})["passed"]  # type: ignore[index]
+    good = not problems and evidence.get("correctness", {"passed": True})["passed"]
     if arguments.emulate:
         path.unlink()  # times of an emulation mean nothing
     else:

@@ -101,7 +101,7 @@ def lcdb(path: Path) -> dict[tuple[str, str], tuple[Array, Array, Array]]:
             (float(row["n_train"]), float(row["err_val"]), float(row["se_val"]))
         )
     return {
-        key: tuple(np.array(column) for column in zip(*sorted(points), strict=True))  # type: ignore[misc]
+        key: tuple(np.array(column) for column in zip(*sorted(points), strict=True))
         for key, points in found.items()
     }
 

@@ -131,9 +131,9 @@ def timed(
             raise RuntimeError(f"{variant}: the process did not get ready")
     begin = time.perf_counter()
     for process in processes:
-        process.stdin.write("\n")  # type: ignore[union-attr]
-        process.stdin.flush()  # type: ignore[union-attr]
-    answers = [json.loads(process.stdout.readline()) for process in processes]  # type: ignore[union-attr]
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [json.loads(process.stdout.readline()) for process in processes]
     seconds = time.perf_counter() - begin
     for process in processes:
         process.wait()

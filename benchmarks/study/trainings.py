@@ -106,7 +106,7 @@ def torch_trainings(spec: dict[str, Any]) -> Callable[[], list[float]]:
 
         return step
 
-    def update(p, first, second, count, rate, rows):  # type: ignore[no-untyped-def]
+    def update(p, first, second, count, rate, rows):
         gradients = torch.func.grad(loss)(p, rows)
         count.add_(1)
         scale1, scale2 = (-torch.expm1(count * math.log(beta)) for beta in (0.9, 0.999))

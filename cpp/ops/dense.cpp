@@ -65,7 +65,9 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
   });
 }
 
-bool transposes_batch(Index m, Index n, Index k) { return m > kFewRows && n * k > m * (n + k); }
+Index smaller_batch(Index n, Index k) { return (n * k + n + k - 1) / (n + k); }
+
+bool transposes_batch(Index m, Index n, Index k) { return m > kFewRows && m < smaller_batch(n, k); }
 
 template <class T, class K>
 void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dy,

@@ -27,6 +27,8 @@ void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
                    T* y, Index ldy, Index m);
 
+/// Rows below which a batch has fewer elements, m (n + k), than the weights, n k.
+Index smaller_batch(Index n, Index k);
 /// Whether the input gradient transposes the batch, dy before the product and dx after it, and not
 /// the weights within the product: whichever has fewer elements.
 bool transposes_batch(Index m, Index n, Index k);
@@ -39,7 +41,7 @@ struct TransposedBatch {
   Index ld = 0;
 };
 
-/// dx = dy w^T (or added to it, and then by way of the transposed weights).
+/// dx = dy w^T, or added to it, which never transposes the batch.
 template <class T, class K>
 void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int threads, const T* dy,
                           Index ldy, const DenseWeights<const T>& w,
