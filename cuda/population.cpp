@@ -19,7 +19,7 @@ namespace dlcore::cuda {
 
 // In population.cu.
 void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
-                      int threads, Index shared_bytes, bool tensor_cores);
+                      int threads, Index shared_bytes, lt::Precision precision);
 
 namespace {
 
@@ -207,7 +207,7 @@ class Runner {
   bool validates() const { return validates_; }
   bool stopped() const { return stopped_; }
   const PopulationNetwork& validation() const { return validation_; }
-  bool tensor_cores() const { return network_.precision() == lt::Precision::tf32; }
+  lt::Precision precision() const { return network_.precision(); }
 
   /// The next `most` steps, or what is left of the epoch.
   PopulationNetwork next(int most, cudaStream_t stream) {
@@ -473,7 +473,7 @@ class Launcher {
     copy(networks_.data(), host_networks_.data(), count, stream_);
     const Runner& first = *runners.front();
     start_population(stream_, networks_.data(), static_cast<int>(count), first.fit().threads, bytes,
-                     first.tensor_cores());
+                     first.precision());
     copy(host_results_.data(), results_.data(), count, stream_);
     check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
     for (Index i = 0; i < count; ++i) {
@@ -500,9 +500,6 @@ bool population_supports(const Member& member, const DeviceInfo& device, std::st
   if (options.statistics) return refuse("statistics are asked for");
   if (options.clip_norm > 0) return refuse("clip_norm needs all gradients at once");
   const DeviceNetwork& network = device_network(member);
-  if (options.bf16 || network.precision() == lt::Precision::bf16) {
-    return refuse("its precision is bf16");
-  }
   const auto fits_int = [](Index n) { return n <= std::numeric_limits<int>::max(); };
   const auto suits = [&](const Dataset& data) {
     if (data.x.dtype == DType::float16) return refuse("its data is float16");
@@ -546,7 +543,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
 
   // Networks whose blocks are alike start together.
   const auto kind = [&](const Runner& r) {
-    return std::tuple(r.tensor_cores(), r.fit().threads, std::min<Index>(limit / r.fit().bytes, 8));
+    return std::tuple(r.precision(), r.fit().threads, std::min<Index>(limit / r.fit().bytes, 8));
   };
   using Kind = decltype(kind(*runners.front()));
   Launcher launcher(stream, static_cast<Index>(runners.size()));

@@ -1,6 +1,7 @@
 #include "device.h"
 #define DLCORE_SCALAR
 #include "kernels/functors.h"
+#include "lt.h"
 #include "population_kernel.h"
 #include "population_plan.h"
 #include "population_tiles.h"
@@ -643,8 +644,10 @@ __global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNe
 }  // namespace
 
 void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
-                      int threads, Index shared_bytes, bool tensor_cores) {
-  const auto kernel = tensor_cores ? train_population<TensorTiles> : train_population<PlainTiles>;
+                      int threads, Index shared_bytes, lt::Precision precision) {
+  const auto kernel = precision == lt::Precision::bf16   ? train_population<TensorTiles<Bfloat16>>
+                      : precision == lt::Precision::tf32 ? train_population<TensorTiles<Tf32>>
+                                                         : train_population<PlainTiles>;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes)),
              "the population kernel's shared memory cannot be had");

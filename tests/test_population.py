@@ -6,6 +6,7 @@ kernel's memory accesses and barriers are tested without Python, in cuda_host/po
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -25,11 +26,12 @@ from test_training import (
     follow,
     small_data,
 )
-from tolerances import assert_within
+from tolerances import RoundedBounds, assert_within
 
 pytestmark = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])
 
-TILES = ("fp32", "tf32")
+#: Between layers values stay float32 here, also where products take bfloat16.
+BOUNDS = {**PRECISIONS, "bf16": RoundedBounds("float32", 2.0**-9)}
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +66,12 @@ def train(network, *arguments, **options):
 # Against the reference ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", TILES)
+@pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_one_step(name, precision):
     network, (x, y) = chain(precision=precision), small_data("float32")
     arguments = {"epochs": 1, "batch_size": len(x), "seed": 2}
-    bounds = PRECISIONS[precision]
+    bounds = BOUNDS[precision]
     (step,) = follow(network, x, y, optimizer=OPTIMIZERS[name], bounds=bounds, **arguments)
     history = train(network, x, y, optimizer=OPTIMIZERS[name], **arguments)
     assert_within(history.loss[0], step.loss.value, step.loss.error)
@@ -80,13 +82,23 @@ def test_one_step(name, precision):
         assert_within(value, bounded.value, bounded.error, name=parameter, dtype="float32")
 
 
-@pytest.mark.parametrize("precision", TILES)
+def test_precisions_differ():
+    x, y = small_data("float32")
+    networks = [chain(precision=precision) for precision in BOUNDS]
+    histories = dlcore.fit_many(networks, x, y, epochs=1)
+    assert [h.precision for h in histories] == list(BOUNDS)
+    values = [network.parameters["0.weight"] for network in networks]
+    assert all((a != b).any() for a, b in itertools.combinations(values, 2))
+    assert all(np.abs(a - b).max() < 1e-2 for a, b in itertools.combinations(values, 2))
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_every_activation_and_loss(kind, loss, precision):
     network, (x, y) = chain(kind, precision), small_data("float32", loss=loss)
     arguments = {"epochs": 1, "batch_size": 8, "seed": 2}
-    optimizer, bounds = dlcore.SGD(0.1, momentum=0.5), PRECISIONS[precision]
+    optimizer, bounds = dlcore.SGD(0.1, momentum=0.5), BOUNDS[precision]
     steps = list(follow(network, x, y, loss=loss, optimizer=optimizer, bounds=bounds, **arguments))
     assert [len(step.rows) for step in steps] == [8, 8, 6]
     history = train(network, x, y, loss=LOSSES[loss], optimizer=optimizer, **arguments)
@@ -108,7 +120,7 @@ def test_steps_one_by_one(schedule, loss):
     weight[0] = 1
     optimizer = dlcore.SGD(SCHEDULES[schedule], momentum=0.5)
     arguments = {"epochs": 3, "batch_size": 100, "seed": 2, "sample_weight": weight}
-    bounds = PRECISIONS["fp32"]
+    bounds = BOUNDS["fp32"]
     steps = list(follow(network, x, y, loss=loss, optimizer=optimizer, bounds=bounds, **arguments))
     history = train(network, x, y, loss=LOSSES[loss], optimizer=optimizer, **arguments)
     rates = [step.learning_rate for step in steps]
@@ -128,7 +140,7 @@ def test_sizes(sizes, batch):
     x = rng.standard_normal((batch, sizes[0])).astype(np.float32)
     y = rng.standard_normal((batch, sizes[-1])).astype(np.float32)
     arguments = {"epochs": 1, "batch_size": batch, "seed": 2}
-    optimizer, bounds = dlcore.SGD(0.1), PRECISIONS["fp32"]
+    optimizer, bounds = dlcore.SGD(0.1), BOUNDS["fp32"]
     (step,) = follow(network, x, y, loss="mse", optimizer=optimizer, bounds=bounds, **arguments)
     train(network, x, y, loss="mse", optimizer=optimizer, **arguments)
     for name, value in network.parameters.items():
@@ -139,17 +151,17 @@ def test_sizes(sizes, batch):
 # Against the CPU ----------------------------------------------------------------------------------
 
 
-def fleet(device):
+def fleet(device, precisions=("fp32",) * 5):
     """Networks that differ in everything that may differ."""
     made = [
-        ([dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(33), dlcore.ReLU(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(8), dlcore.GELU(), dlcore.Dense(8), dlcore.SiLU(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(64), dlcore.Softplus(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Flatten(), dlcore.Dense(5), dlcore.Sigmoid(), dlcore.Dense(3)], "fp32"),
+        [dlcore.Dense(3)],
+        [dlcore.Dense(33), dlcore.ReLU(), dlcore.Dense(3)],
+        [dlcore.Dense(8), dlcore.GELU(), dlcore.Dense(8), dlcore.SiLU(), dlcore.Dense(3)],
+        [dlcore.Dense(64), dlcore.Softplus(), dlcore.Dense(3)],
+        [dlcore.Flatten(), dlcore.Dense(5), dlcore.Sigmoid(), dlcore.Dense(3)],
     ]
     networks = []
-    for seed, (layers, precision) in enumerate(made):
+    for seed, (layers, precision) in enumerate(zip(made, precisions, strict=True)):
         networks.append(dlcore.Network(layers, 7, seed=seed, device=device))
         if device == "cuda":
             networks[-1].precision = precision
@@ -193,9 +205,10 @@ def test_a_fleet_trains_as_on_the_cpu():
 def test_neighbours_do_not_matter():
     """A network's bits and history are those it has alone."""
     x, y = small_data("float32", count=60)
-    together = fleet("cuda")
+    precisions = ("fp32", "bf16", "tf32", "bf16", "bf16")
+    together = fleet("cuda", precisions)
     histories = dlcore.fit_many(together, x, y, **OPTIONS)
-    for i, network in enumerate(fleet("cuda")):
+    for i, network in enumerate(fleet("cuda", precisions)):
         options = {name: values[i : i + 1] for name, values in OPTIONS.items()}
         history = train(network, x, y, **options)
         assert bits(network) == bits(together[i])
@@ -358,7 +371,6 @@ def test_an_error_in_a_callback_leaves_networks_usable():
         ([dlcore.ReLU(), dlcore.Dense(3)], {}, "an activation follows no dense layer"),
         ([dlcore.Dense(3)], {"clip_norm": 1.0}, "clip_norm needs all gradients at once"),
         ([dlcore.Dense(3)], {"statistics": True}, "statistics are asked for"),
-        ([dlcore.Dense(3)], {"precision": "bf16"}, "its precision is bf16"),
         (
             [dlcore.Dense(900), dlcore.ReLU(), dlcore.Dense(3)],
             {"batch_size": 60},

@@ -2,7 +2,7 @@
 //   population           every check
 //   population race      the cases that have to need every barrier, for ThreadSanitizer
 //
-// Steps on small integers are exact in float32 and tf32 alike and must give the bits of the plain
+// Steps on small integers are exact in float32, tf32 and bfloat16 alike and must give the bits of the plain
 // loops below, wherever the kernel keeps its arrays and however many threads a block has. On other
 // numbers the bits must not depend on these things either, nor on the networks beside one.
 
@@ -164,11 +164,14 @@ struct Arrays {
   }
 };
 
+enum class Tiles { plain, tf32, bf16 };
+constexpr Tiles kTiles[] = {Tiles::plain, Tiles::tf32, Tiles::bf16};
+
 /// Where the kernel keeps its arrays and how many threads it has.
 struct Variant {
   int copies;  ///< of the arena in shared memory
   int chunk, threads;
-  bool tensor_cores;
+  Tiles tiles;
 };
 
 Index lay_out(const Problem& p, const Variant& v, PopulationNetwork* net) {
@@ -176,7 +179,9 @@ Index lay_out(const Problem& p, const Variant& v, PopulationNetwork* net) {
 }
 
 void run(const PopulationNetwork* nets, int count, const Variant& v, Index bytes) {
-  const auto kernel = v.tensor_cores ? train_population<TensorTiles> : train_population<PlainTiles>;
+  const auto kernel = v.tiles == Tiles::bf16   ? train_population<TensorTiles<Bfloat16>>
+                      : v.tiles == Tiles::tf32 ? train_population<TensorTiles<Tf32>>
+                                               : train_population<PlainTiles>;
   dlcore::hostsim::run(dim3(static_cast<unsigned>(count)), dim3(static_cast<unsigned>(v.threads)),
                        static_cast<std::size_t>(bytes), false, [=] { kernel(nets); });
 }
@@ -353,14 +358,14 @@ std::vector<Problem> random_problems() {
 void check_exact() {
   for (const Problem& p : exact_problems()) {
     const std::vector<float> expected = train_exactly(p, 5);
-    for (const bool tensor_cores : {false, true}) {
+    for (const Tiles tiles : kTiles) {
       for (const int copies : {0, 1}) {
         for (const auto& [chunk, threads] : {std::pair{32, 64}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tensor_cores};
+          const Variant v{copies, chunk, threads, tiles};
           expect(equal(train(p, 5, v), expected),
                  p.name + ": other numbers than the plain loops, copies " + std::to_string(copies) +
                      ", threads " + std::to_string(threads) +
-                     (tensor_cores ? ", tensor cores" : ""));
+                     ", tiles " + std::to_string(static_cast<int>(tiles)));
         }
       }
     }
@@ -369,13 +374,13 @@ void check_exact() {
 
 void check_bits() {
   for (const Problem& p : random_problems()) {
-    for (const bool tensor_cores : {false, true}) {
-      const std::vector<float> first = train(p, 6, {0, 32, 128, tensor_cores});
+    for (const Tiles tiles : kTiles) {
+      const std::vector<float> first = train(p, 6, {0, 32, 128, tiles});
       expect(std::all_of(first.begin(), first.end(), [](float x) { return std::isfinite(x); }),
              p.name + ": not finite");
       for (int copies = 0; copies <= 1 + p.states; ++copies) {
         for (const auto& [chunk, threads] : {std::pair{32, 32}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tensor_cores};
+          const Variant v{copies, chunk, threads, tiles};
           expect(same(train(p, 6, v), first), p.name + ": other bits, copies " +
                                                   std::to_string(copies) + ", threads " +
                                                   std::to_string(threads));
@@ -388,7 +393,7 @@ void check_bits() {
 /// All problems in one launch give what each gives alone; and one that diverges stops alone.
 void check_neighbours() {
   const std::vector<Problem> problems = random_problems();
-  const Variant v{1, 32, 64, false};
+  const Variant v{1, 32, 64, Tiles::plain};
   std::vector<Arrays> arrays;
   std::vector<PopulationNetwork> nets;
   Index bytes = 0;
@@ -419,9 +424,9 @@ void check_neighbours() {
 void check_races() {
   for (const Problem& p : random_problems()) {
     for (int copies = 0; copies <= 1 + p.states; ++copies) {
-      train(p, 9, {copies, 32, 64, false});
+      train(p, 9, {copies, 32, 64, Tiles::plain});
     }
-    train(p, 9, {0, 32, 64, true});
+    train(p, 9, {0, 32, 64, Tiles::bf16});
   }
 }
 
