@@ -58,13 +58,22 @@ def main() -> None:
     print(f"largest number of registers outside of populations: {most}")
 
     programs_of: dict[str, list[str]] = {tiles: [] for tiles in TENSOR_CORES}
-    for text in re.split(r"(?=^\s*Function : )", dump("-sass"), flags=re.MULTILINE):
-        name = re.match(r"\s*Function : (\S+)", text)
-        if name and "train_population" in name[1]:
+    for target in sorted(compiled):
+        sass = dump("-sass", "-arch", target)
+        for text in re.split(r"(?=^\s*Function : )", sass, flags=re.MULTILINE):
+            name = re.match(r"\s*Function : (\S+)", text)
+            if not name or "train_population" not in name[1]:
+                continue
+            if "in_clusters" in name[1]:
+                has_clusters = int(target[3:5]) >= 90
+                assert ("UCGABAR" in text) == has_clusters, f"{name[1]} for {target}: its barriers"
+                if not has_clusters:
+                    continue
             (tiles,) = (tiles for tiles in TENSOR_CORES if tiles in name[1])
             programs_of[tiles].append(text)
     for tiles, instruction in TENSOR_CORES.items():
-        assert programs_of[tiles], f"there is no population kernel with {tiles}"
+        found_for = len(programs_of[tiles])
+        assert found_for == 3, f"{found_for} population kernels with {tiles}, not 3"
         for program in programs_of[tiles]:
             used = set(re.findall(r"\bHMMA\.[\w.]+", program))
             wanted = {instruction} if instruction else set()

@@ -15,7 +15,7 @@ import pytest
 
 import dlcore
 import reference
-from test_gpu import EMULATED, PRECISIONS, bits
+from test_gpu import PRECISIONS, bits, emulated_only
 from test_training import (
     ACTIVATIONS,
     LOSSES,
@@ -215,7 +215,7 @@ def test_neighbours_do_not_matter():
         assert history.loss == histories[i].loss
 
 
-@pytest.mark.skipif(not EMULATED, reason="needs the emulation")
+@emulated_only
 def test_the_order_of_threads_does_not_matter(monkeypatch):
     x, y = small_data("float32", count=60)
     seen = []
@@ -254,6 +254,110 @@ def test_data_of_any_kind(dtype, features):
     for name, value in networks[0].parameters.items():
         np.testing.assert_allclose(networks[1].parameters[name], value, atol=1e-5)
     assert bits(networks[1]) == bits(networks[2])
+
+
+# Clusters of blocks -------------------------------------------------------------------------------
+
+
+def test_weights_that_do_not_fit_into_a_block():
+    """400 KB of them: a cluster holds them, or the cache where there are no clusters."""
+    rng = np.random.default_rng(0)
+    layers = [dlcore.Dense(128), dlcore.ReLU(), dlcore.Dense(10)]
+    network = build(layers, (784,), "float32").to("cuda")
+    network.precision = "fp32"
+    x = rng.integers(0, 256, (32, 784)).astype(np.float32) / 255
+    y = np.arange(32) % 10
+    arguments = {"epochs": 1, "batch_size": 32, "seed": 2}
+    optimizer, bounds = dlcore.SGD(0.1, momentum=0.9), BOUNDS["fp32"]
+    (step,) = follow(network, x, y, optimizer=optimizer, bounds=bounds, **arguments)
+    train(network, x, y, optimizer=optimizer, **arguments)
+    for name, value in network.parameters.items():
+        bounded = step.parameters[name]
+        assert_within(value, bounded.value, bounded.error, name=name, dtype="float32")
+
+
+#: A block's shared memory and the largest cluster, so that a network of `wide` takes just that.
+BLOCKS = {"2 blocks": (70, 2), "4 blocks": (50, 4), "8 blocks": (40, 8)}
+
+
+def wide(precision="fp32", seed=5):
+    layers = [
+        dlcore.Dense(100),
+        dlcore.Tanh(),
+        dlcore.Dense(130, bias=False),
+        dlcore.GELU(),
+        dlcore.Dense(5),
+    ]
+    network = build(layers, (9,), "float32", seed=seed).to("cuda")
+    network.precision = precision
+    return network
+
+
+def limit(monkeypatch, kilobytes, cluster):
+    monkeypatch.setenv("DLCORE_EMULATED_SHARED_MEMORY", str(kilobytes << 10))
+    monkeypatch.setenv("DLCORE_EMULATED_CLUSTER", str(cluster))
+
+
+def wide_data(count, loss="cross_entropy"):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, 9)).astype(np.float32)
+    return x, np.arange(count) % 5 if loss == "cross_entropy" else rng.random((count, 5))
+
+
+@emulated_only
+@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_clusters(loss, precision, monkeypatch):
+    """Steps within their bounds, and the bits of one block whatever the number of blocks."""
+    x, y = wide_data(32, loss)
+    optimizer = dlcore.SGD(0.1, momentum=0.5)
+    arguments = {"epochs": 2, "batch_size": 32, "seed": 2, "optimizer": optimizer}
+    network, bounds = wide(precision), BOUNDS[precision]
+    steps = list(follow(network, x, y, loss=loss, bounds=bounds, **arguments))
+    history = train(network, x, y, loss=LOSSES[loss], **arguments)
+    for value, step in zip(history.loss, steps, strict=True):
+        assert_within(value, step.loss.value, step.loss.error)
+    for kilobytes, cluster in BLOCKS.values():
+        limit(monkeypatch, kilobytes, cluster)
+        again = wide(precision)
+        assert train(again, x, y, loss=LOSSES[loss], **arguments).loss == history.loss
+        assert bits(again) == bits(network)
+        for name, value in again.parameters.items():
+            bounded = steps[-1].parameters[name]
+            assert_within(value, bounded.value, bounded.error, name=name, dtype="float32")
+        limit(monkeypatch, kilobytes, cluster // 2)
+        (other,) = dlcore.fit_many([wide()], x, y, epochs=1, batch_size=32, loss=LOSSES[loss])
+        each = f" in each of {cluster // 2} blocks" if cluster > 2 else ""
+        sentence = rf"a batch of 32 needs \d+ KB of shared memory{each}, and a block has {kilobytes}"
+        assert re.fullmatch(sentence, other.engine_reason)
+
+
+@emulated_only
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_whole_fits_in_clusters(blocks, order, monkeypatch):
+    """Networks of one block and of several beside each other, one of which diverges."""
+    x, y = wide_data(60)
+    options = {
+        "epochs": 3,
+        "batch_size": 32,
+        "optimizers": [dlcore.SGD(0.1), dlcore.SGD(1e30), dlcore.AdamW(0.01), dlcore.Adam(0.01)],
+        "validation_data": (x[:40], y[:40]),
+        "early_stopping": dlcore.EarlyStopping(2),
+    }
+    seen = []
+    for limits in ((227, 1), BLOCKS[blocks]):
+        limit(monkeypatch, *limits)
+        small = dlcore.Network([dlcore.Dense(8), dlcore.ReLU(), dlcore.Dense(5)], 9, device="cuda")
+        networks = [wide(seed=1), wide(seed=2), wide("bf16", seed=3), small]
+        with pytest.warns(dlcore.DivergenceWarning, match="1 of 4 networks diverged"):
+            histories = dlcore.fit_many(networks, x, y, **options)
+        assert {h.engine for h in histories} == {"population"}
+        assert [h.stopped for h in histories] == ["completed", "diverged", "completed", "completed"]
+        told = [repr((h.message, h.loss, h.val_loss, h.val_accuracy)) for h in histories]
+        seen.append((told, [bits(network) for network in networks]))
+        monkeypatch.setenv("DLCORE_HOSTSIM_ORDER", order)
+    assert seen[0] == seen[1]
 
 
 # The end of a fit ---------------------------------------------------------------------------------
@@ -372,9 +476,9 @@ def test_an_error_in_a_callback_leaves_networks_usable():
         ([dlcore.Dense(3)], {"clip_norm": 1.0}, "clip_norm needs all gradients at once"),
         ([dlcore.Dense(3)], {"statistics": True}, "statistics are asked for"),
         (
-            [dlcore.Dense(900), dlcore.ReLU(), dlcore.Dense(3)],
+            [dlcore.Dense(6000), dlcore.ReLU(), dlcore.Dense(3)],
             {"batch_size": 60},
-            r"a batch of 60 needs \d+ KB of shared memory, and a block has 227",
+            r"a batch of 60 needs \d+ KB of shared memory( in each of 8 blocks)?, and a block has \d+",
         ),
         ([dlcore.Dense(1)] * 13, {"loss": "mse"}, "it has more than 12 dense layers"),
     ],

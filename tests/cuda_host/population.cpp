@@ -1,16 +1,20 @@
 // The population kernel on the CPU (hostsim.h), without Python, so that sanitizers can watch:
 //   population           every check
-//   population race      the cases that have to need every barrier, for ThreadSanitizer
+//   population race      cases that have to need every barrier of a block, for ThreadSanitizer
+//   population clusters  cases that have to need every barrier of a cluster
 //
-// Steps on small integers are exact in float32, tf32 and bfloat16 alike and must give the bits of the plain
-// loops below, wherever the kernel keeps its arrays and however many threads a block has. On other
-// numbers the bits must not depend on these things either, nor on the networks beside one.
+// Steps on small integers are exact in float32, tf32 and bfloat16 alike and must give the bits of
+// the plain loops below, wherever the kernel keeps its arrays and however many threads a block has.
+// On other numbers the bits must not depend on these things either, nor on the networks beside one.
 
 #include "population.cu"
 
 #include <cstdio>
 #include <random>
 #include <string>
+#include <tuple>
+
+#include "population_plan.h"
 
 namespace {
 
@@ -172,18 +176,22 @@ struct Variant {
   int copies;  ///< of the arena in shared memory
   int chunk, threads;
   Tiles tiles;
+  int cluster = 1;
 };
 
 Index lay_out(const Problem& p, const Variant& v, PopulationNetwork* net) {
+  net->cluster = v.cluster;
   return population_place(p.chain, p.batch, v.copies, v.chunk, v.threads, net);
 }
 
 void run(const PopulationNetwork* nets, int count, const Variant& v, Index bytes) {
-  const auto kernel = v.tiles == Tiles::bf16   ? train_population<TensorTiles<Bfloat16>>
-                      : v.tiles == Tiles::tf32 ? train_population<TensorTiles<Tf32>>
-                                               : train_population<PlainTiles>;
-  dlcore::hostsim::run(dim3(static_cast<unsigned>(count)), dim3(static_cast<unsigned>(v.threads)),
-                       static_cast<std::size_t>(bytes), false, [=] { kernel(nets); });
+  const PopulationKernel kernel =
+      v.tiles == Tiles::bf16   ? kernel_with<TensorTiles<Bfloat16>>(v.cluster)
+      : v.tiles == Tiles::tf32 ? kernel_with<TensorTiles<Tf32>>(v.cluster)
+                               : kernel_with<PlainTiles>(v.cluster);
+  dlcore::hostsim::run(dim3(static_cast<unsigned>(count * v.cluster)),
+                       dim3(static_cast<unsigned>(v.threads)), static_cast<std::size_t>(bytes),
+                       false, v.cluster, [=] { kernel(nets); });
 }
 
 std::vector<float> train(const Problem& p, unsigned seed, const Variant& v) {
@@ -360,12 +368,14 @@ void check_exact() {
     const std::vector<float> expected = train_exactly(p, 5);
     for (const Tiles tiles : kTiles) {
       for (const int copies : {0, 1}) {
-        for (const auto& [chunk, threads] : {std::pair{32, 64}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tiles};
+        for (const auto& [chunk, threads, cluster] :
+             {std::tuple{32, 64, 1}, {64, 128, 1}, {32, 256, 1}, {32, 64, 2}, {64, 32, 8}}) {
+          const Variant v{copies, chunk, threads, tiles, cluster};
           expect(equal(train(p, 5, v), expected),
                  p.name + ": other numbers than the plain loops, copies " + std::to_string(copies) +
-                     ", threads " + std::to_string(threads) +
-                     ", tiles " + std::to_string(static_cast<int>(tiles)));
+                     ", threads " + std::to_string(threads) + ", blocks " +
+                     std::to_string(cluster) + ", tiles " +
+                     std::to_string(static_cast<int>(tiles)));
         }
       }
     }
@@ -379,11 +389,12 @@ void check_bits() {
       expect(std::all_of(first.begin(), first.end(), [](float x) { return std::isfinite(x); }),
              p.name + ": not finite");
       for (int copies = 0; copies <= 1 + p.states; ++copies) {
-        for (const auto& [chunk, threads] : {std::pair{32, 32}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tiles};
-          expect(same(train(p, 6, v), first), p.name + ": other bits, copies " +
-                                                  std::to_string(copies) + ", threads " +
-                                                  std::to_string(threads));
+        for (const auto& [chunk, threads, cluster] :
+             {std::tuple{32, 32, 1}, {64, 128, 1}, {32, 256, 1}, {32, 64, 2}, {64, 32, 4}}) {
+          const Variant v{copies, chunk, threads, tiles, cluster};
+          expect(same(train(p, 6, v), first),
+                 p.name + ": other bits, copies " + std::to_string(copies) + ", threads " +
+                     std::to_string(threads) + ", blocks " + std::to_string(cluster));
         }
       }
     }
@@ -420,21 +431,24 @@ void check_neighbours() {
   expect(arrays[2].result.steps == 2, "the network that diverges goes on");
 }
 
-/// A few steps of shapes whose barriers all matter.
-void check_races() {
+/// A few steps of shapes whose barriers all matter, in one block or in a cluster of two.
+void check_races(int cluster) {
   for (const Problem& p : random_problems()) {
     for (int copies = 0; copies <= 1 + p.states; ++copies) {
-      train(p, 9, {copies, 32, 64, Tiles::plain});
+      train(p, 9, {copies, 32, 64 / cluster, Tiles::plain, cluster});
     }
-    train(p, 9, {0, 32, 64, Tiles::bf16});
+    train(p, 9, {0, 32, 64, Tiles::bf16, cluster});
   }
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count > 1 && std::string(arguments[1]) == "race") {
-    check_races();
+  const std::string asked = count > 1 ? arguments[1] : "";
+  if (asked == "race") {
+    check_races(1);
+  } else if (asked == "clusters") {
+    check_races(2);
   } else {
     check_exact();
     check_bits();
