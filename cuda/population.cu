@@ -198,7 +198,7 @@ struct Columns {
 
   __device__ void operator()(int row, int column, float (&v)[4]) const {
     const int rank = column / slice;
-    load_four(Factor<false>{Blocks::in(p, rank) + column - rank * slice, ld}, row, v);
+    load_four(Blocks::in(p, rank) + row * ld + column - rank * slice, v);
   }
 };
 
@@ -210,7 +210,7 @@ struct Rows {
 
   __device__ void operator()(int row, int column, float (&v)[4]) const {
     const int rank = row / slice;
-    load_four(Factor<false>{Blocks::in(p, rank) + column, ld}, row - rank * slice, v);
+    load_four(Blocks::in(p, rank) + (row - rank * slice) * ld + column, v);
   }
 };
 
@@ -221,12 +221,12 @@ enum class Source { resident, examples, weights, columns, rows };
 template <class Blocks, bool by_k>
 struct Operand {
   Source source;
-  const float* p;  ///< none for examples
-  int ld;
-  int rows;       ///< of weights
-  int stage;      ///< of what is not resident
-  int first = 0;  ///< of a cluster's weights: what the product calls element 0
-  int slice = 0;  ///< of columns and rows
+  int at = 0;                    ///< in shared memory: where it lies, or where its pieces come to
+  int ld = 0;                    ///< of all but examples
+  const float* there = nullptr;  ///< what is not resident, but for examples
+  int rows = 0;                  ///< of weights
+  int slice = 0;                 ///< of columns and rows
+  int first = 0;                 ///< of a cluster's weights: what the product calls element 0
 
   /// Elements (i0, k0) to (i0 + count, k0 + depth) come to `stage`.
   __device__ void fetch(const Examples& examples, int i0, int count, int k0, int depth) const {
@@ -234,20 +234,19 @@ struct Operand {
     const int down = by_k ? depth : count, across = by_k ? count : depth;
     const int row = by_k ? k0 : i0, column = by_k ? i0 : k0;
     if (source == Source::examples) {
-      copy_piece(stage, down, across, row, column, examples);
+      copy_piece(at, down, across, row, column, examples);
     } else if (source == Source::weights) {
-      copy_piece(stage, down, across, row, column, Weights{p, ld, rows});
+      copy_piece(at, down, across, row, column, Weights{there, ld, rows});
     } else if (Blocks::kMany && source == Source::columns) {
-      copy_piece(stage, down, across, row, column, Columns<Blocks>{p, ld, slice});
+      copy_piece(at, down, across, row, column, Columns<Blocks>{there, ld, slice});
     } else if (Blocks::kMany && source == Source::rows) {
-      copy_piece(stage, down, across, row, column, Rows<Blocks>{p, ld, slice});
+      copy_piece(at, down, across, row, column, Rows<Blocks>{there, ld, slice});
     }
   }
   /// The factor from element (i0 + i, k0) on, after fetch with the same numbers.
   __device__ Factor<by_k> piece(int i0, int count, int i, int k0, int depth) const {
-    DLCORE_SHARED_DYNAMIC(float, shared);
-    if (source == Source::resident) return Factor<by_k>{p, ld}.from(i0 + i, k0);
-    return Factor<by_k>{shared + stage, (by_k ? count : depth) + 4}.from(i, 0);
+    if (source == Source::resident) return Factor<by_k>{at, ld}.from(i0 + i, k0);
+    return Factor<by_k>{at, (by_k ? count : depth) + 4}.from(i, 0);
   }
 };
 
@@ -339,13 +338,14 @@ struct PopulationStep {
   __device__ Operand<Blocks, by_k> weights_of(const PopulationLayer& l, int first) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     if (net.shared_parameters < 0) {
-      return {Source::weights, net.parameters + l.weight, l.ld, l.out, net.stage_b, first};
+      const float* const weight = net.parameters + l.weight;
+      return {Source::weights, net.stage_b, l.ld, weight, l.out, 0, first};
     }
-    const float* const p = shared + net.shared_parameters + l.shared_weight;
+    const int at = net.shared_parameters + l.shared_weight;
     if (Blocks::kMany && by_k) {
-      return {Source::rows, p, l.shared_ld, 0, net.stage_b, first, l.slice};
+      return {Source::rows, net.stage_b, l.shared_ld, shared + at, 0, l.slice, first};
     }
-    return {Source::resident, p, l.shared_ld, 0, 0};
+    return {Source::resident, at, l.shared_ld};
   }
 
   /// A layer's values, or derivatives by them, at `offset`: of all its units.
@@ -353,14 +353,14 @@ struct PopulationStep {
   __device__ Operand<Blocks, by_k> all_units(const PopulationLayer& l, int offset,
                                              int stage) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
-    const Source source = Blocks::kMany ? Source::columns : Source::resident;
-    return {source, shared + offset, l.y_ld, 0, stage, 0, l.slice};
+    if (!Blocks::kMany) return {Source::resident, offset, l.y_ld};
+    return {Source::columns, stage, l.y_ld, shared + offset, 0, l.slice};
   }
 
   /// What goes into layer `index`.
   template <bool by_k>
   __device__ Operand<Blocks, by_k> input_of(int index, int stage) const {
-    if (index == 0) return {Source::examples, nullptr, 0, 0, stage};
+    if (index == 0) return {Source::examples, stage};
     const PopulationLayer& before = net.layer[index - 1];
     return all_units<by_k>(before, before.y, stage);
   }
@@ -516,7 +516,7 @@ struct PopulationStep {
     const PopulationLayer& l = net.layer[index];
     const PopulationUnits own = units_of(l);
     const LayerParameters p = parameters_of(net, l, own.first);
-    const Operand<Blocks, true> dy{Source::resident, shared + l.dy, l.y_ld, 0, 0};
+    const Operand<Blocks, true> dy{Source::resident, l.dy, l.y_ld};
     const int in = l.in, out = own.count;
     const auto finish = [&](int row, int column, float first, float second) {
       if (row >= out) return;

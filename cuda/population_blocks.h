@@ -57,11 +57,12 @@ struct ClusterOfBlocks {
     asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
     return there;
   }
-  // Arriving releases and waiting acquires, in global memory too.
+  // Arriving releases and waiting acquires, in global memory too. Not `.aligned`, which asks for
+  // warps whose lanes are known to be together.
   static __device__ __forceinline__ void barrier() {
     asm volatile(
-        "barrier.cluster.arrive.aligned;\n\t"
-        "barrier.cluster.wait.aligned;" ::
+        "barrier.cluster.arrive;\n\t"
+        "barrier.cluster.wait;" ::
             : "memory");
   }
 #endif

@@ -9,23 +9,31 @@
 namespace dlcore::cuda {
 namespace {
 
-/// A factor in shared memory, element (i, k) at p[i * ld + k], or at p[k * ld + i] if `by_k`.
+/// A factor in shared memory, element (i, k) at [at + i * ld + k], or at [at + k * ld + i] if
+/// `by_k`. Its place is a number and no pointer, so that the compiler knows what it loads from.
 template <bool by_k>
 struct Factor {
-  const float* p;
-  int ld;
+  int at, ld;
 
-  __device__ Factor from(int i, int k) const { return {p + (by_k ? k * ld + i : i * ld + k), ld}; }
-  __device__ float operator()(int i, int k) const { return p[by_k ? k * ld + i : i * ld + k]; }
+  __device__ Factor from(int i, int k) const { return {at + (by_k ? k * ld + i : i * ld + k), ld}; }
+  __device__ const float* element(int i, int k) const {
+    DLCORE_SHARED_DYNAMIC(float, shared);
+    return shared + from(i, k).at;
+  }
+  __device__ float operator()(int i, int k) const { return *element(i, k); }
 };
 
-/// Four neighbours along k.
-__device__ __forceinline__ void load_four(const Factor<false>& f, int i, float (&v)[4]) {
-  const float4 four = *reinterpret_cast<const float4*>(f.p + i * f.ld);
+__device__ __forceinline__ void load_four(const float* p, float (&v)[4]) {
+  const float4 four = *reinterpret_cast<const float4*>(p);
   v[0] = four.x;
   v[1] = four.y;
   v[2] = four.z;
   v[3] = four.w;
+}
+
+/// Four neighbours along k.
+__device__ __forceinline__ void load_four(const Factor<false>& f, int i, float (&v)[4]) {
+  load_four(f.element(i, 0), v);
 }
 __device__ __forceinline__ void load_four(const Factor<true>& f, int i, float (&v)[4]) {
 #pragma unroll
@@ -40,7 +48,7 @@ __device__ __forceinline__ void load_pair(const Factor<false>& f, int i, float (
 __device__ __forceinline__ void load_pair(const Factor<true>& f, int i, float (&v)[2][4]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const float2 two = *reinterpret_cast<const float2*>(f.p + j * f.ld + i);
+    const float2 two = *reinterpret_cast<const float2*>(f.element(i, j));
     v[0][j] = two.x;
     v[1][j] = two.y;
   }
