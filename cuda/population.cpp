@@ -130,6 +130,25 @@ void describe_data(const DeviceData& data, PopulationNetwork* net) {
   net->weights = data.weight.data();
 }
 
+/// Arenas of a network: its parameters and their moments.
+Index arenas_of(const Member& member) { return 1 + member.options.optimizer.states(); }
+
+/// Copies of arenas that a fit keeps: two snapshots and the best parameters.
+Index copies_of(const Member& member) {
+  const auto& early = member.options.early_stopping;
+  return 2 * arenas_of(member) + (early && early->restore_best ? 1 : 0);
+}
+
+/// Device memory for a network, what is kept of it, and the order and learning rates of an epoch.
+Index bytes_of(const Member& member) {
+  const Index examples = examples_of(member);
+  const Index batch = std::min(member.options.batch_size, examples);
+  const Index arena = device_network(member).layout().size * static_cast<Index>(sizeof(float));
+  return (arenas_of(member) + copies_of(member)) * arena +
+         examples * static_cast<Index>(sizeof(int)) +
+         (examples + batch - 1) / batch * static_cast<Index>(sizeof(PopulationRate));
+}
+
 /// Parameters, moments and counters at one point.
 struct Snapshot {
   float* arena = nullptr;  ///< parameters, then the moments there are
@@ -177,12 +196,11 @@ class Runner {
     }
     describe_data(data, &net);
     net.train = true;
-    const bool best = options_.early_stopping && options_.early_stopping->restore_best;
-    const Index arena = network_.layout().size;
-    memory_ = DeviceMemory<float>(2 * arenas() * arena + (best ? arena : 0));
+    const Index arena = network_.layout().size, snapshot = arenas_of(member) * arena;
+    memory_ = DeviceMemory<float>(copies_of(member) * arena);
     start_ = {memory_.data()};
-    before_ = {memory_.data() + arenas() * arena};
-    best_ = best ? memory_.data() + 2 * arenas() * arena : nullptr;
+    before_ = {memory_.data() + snapshot};
+    best_ = memory_.size() > 2 * snapshot ? memory_.data() + 2 * snapshot : nullptr;
     order_ = DeviceMemory<int>(examples_);
     rates_ = DeviceMemory<PopulationRate>(steps_per_epoch_);
     host_order_ = PinnedMemory<int>(examples_);
@@ -306,8 +324,6 @@ class Runner {
   }
 
  private:
-  Index arenas() const { return 1 + options_.optimizer.states(); }
-
   EpochRecord record() const {
     EpochRecord record;
     record.epoch = epoch_;
@@ -516,7 +532,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
   const DeviceInfo info = device_info(device);
   Data data(stream);
   std::vector<std::unique_ptr<Runner>> runners;
-  for (const std::size_t i : chosen) {
+  const auto set_up = [&](std::size_t i) {
     name_member(i, [&] {
       Member& member = members[i];
       const Graph& graph = member.network->graph();
@@ -529,6 +545,18 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
           std::make_unique<Runner>(i, member, layout_of(member, info, &why), on_device(member.data),
                                    validation ? &on_device(*validation) : nullptr, &(*results)[i]));
     });
+  };
+  std::unique_ptr<Launcher> launcher;
+  try {
+    std::for_each(chosen.begin(), chosen.end(), set_up);
+    launcher = std::make_unique<Launcher>(stream, static_cast<Index>(runners.size()));
+  } catch (const OutOfMemory& e) {
+    Index bytes = 0;
+    for (const std::size_t i : chosen) bytes += bytes_of(members[i]);
+    throw std::runtime_error(sentence("fit_many: ", megabytes(bytes), " for ", chosen.size(),
+                                      " networks and their copies",
+                                      " do not fit on the GPU beside their data: ", e.what(),
+                                      "; give fit_many fewer networks at a time"));
   }
 
   // Networks whose blocks are alike start together.
@@ -538,7 +566,6 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
     return std::tuple(how.precision, how.cluster, how.threads, beside);
   };
   using Kind = decltype(kind(*runners.front()));
-  Launcher launcher(stream, static_cast<Index>(runners.size()));
   int steps = kFirstSteps;
   double last_call = now();
   const auto tell = [&](std::vector<std::size_t> finished) {
@@ -547,7 +574,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
     on_progress(std::move(finished));
   };
   const auto advance = [&](const std::vector<Runner*>& group) {
-    launcher.run(
+    launcher->run(
         group, [&](Runner& r) { return r.next(steps, stream); },
         [](Runner& r, const PopulationResult& result) { r.done(result); });
   };
@@ -575,7 +602,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
           r->end_epoch(nullptr, stream);
         }
       }
-      launcher.run(
+      launcher->run(
           validating, [](Runner& r) { return r.validation(); },
           [&](Runner& r, const PopulationResult& result) { r.end_epoch(&result, stream); });
       for (Runner* r : group) r->report_progress();

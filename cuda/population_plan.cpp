@@ -170,7 +170,7 @@ PopulationLayout population_layout(
     // Half the threads where the widest product would leave the others without a tile.
     layout.threads = (batch + 15) / 16 * ((units + 15) / 16) < 8 ? 128 : 256;
     layout.network.cluster = cluster;
-    for (const int chunk : {64, 32}) {
+    for (const int chunk : {64, 32, 16}) {
       layout.bytes = population_place(chain, static_cast<int>(batch), copies, chunk, layout.threads,
                                       &layout.network);
       if (cluster > 1 && !runs(cluster, layout.threads, std::min(layout.bytes, limit))) break;

@@ -464,6 +464,41 @@ def test_an_error_in_a_callback_leaves_networks_usable():
         train(network, x, y, epochs=1)
 
 
+def leave_free(monkeypatch, megabytes):
+    """Limit the device's memory to what is in use and a little more; the error tells what is."""
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(10**9))
+    with pytest.raises(RuntimeError, match="MB of 1000 MB free") as error:
+        dlcore.device_array(np.empty(10**9 // 4, np.float32))
+    free = int(re.search(r"(\d+) MB of", str(error.value))[1])
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(10**6 * (1000 - free + megabytes)))
+
+
+@emulated_only
+@pytest.mark.parametrize("large", ["networks", "data"])
+def test_out_of_memory_is_a_sentence(large, monkeypatch):
+    rng = np.random.default_rng(0)
+    units, rows = (300, 10) if large == "networks" else (10, 5000)
+    x, y = rng.standard_normal((rows, 1000)).astype(np.float32), np.arange(rows) % 3
+    networks = [
+        dlcore.Network([dlcore.Dense(units), dlcore.Dense(3)], 1000, seed=seed, device="cuda")
+        for seed in range(8)
+    ]
+    before = [bits(network) for network in networks]
+    arguments = {"epochs": 1, "batch_size": 10, "optimizer": dlcore.Adam(0.01)}
+    leave_free(monkeypatch, 30)
+    needed = {"networks": "87 MB", "data": r"3\.\d\d MB"}[large]
+    sentence = (
+        f"fit_many: {needed} for 8 networks and their copies do not fit on the GPU beside their data: "
+        r"\d+(\.\d\d)? MB wanted in one piece, \d\d?(\.\d\d)? MB of \d+ MB free; "
+        "give fit_many fewer networks at a time"
+    )
+    with pytest.raises(RuntimeError, match=sentence):
+        dlcore.fit_many(networks, x, y, validation_data=(x + 1, y), **arguments)
+    assert [bits(network) for network in networks] == before
+    monkeypatch.delenv("DLCORE_EMULATED_MEMORY")
+    train(networks[0], x[:10], y[:10], **arguments)
+
+
 # Which engine -------------------------------------------------------------------------------------
 
 

@@ -369,7 +369,7 @@ void check_exact() {
     for (const Tiles tiles : kTiles) {
       for (const int copies : {0, 1}) {
         for (const auto& [chunk, threads, cluster] :
-             {std::tuple{32, 64, 1}, {64, 128, 1}, {32, 256, 1}, {32, 64, 2}, {64, 32, 8}}) {
+             {std::tuple{32, 64, 1}, {64, 128, 1}, {16, 256, 1}, {32, 64, 2}, {64, 32, 8}}) {
           const Variant v{copies, chunk, threads, tiles, cluster};
           expect(equal(train(p, 5, v), expected),
                  p.name + ": other numbers than the plain loops, copies " + std::to_string(copies) +
@@ -390,7 +390,7 @@ void check_bits() {
              p.name + ": not finite");
       for (int copies = 0; copies <= 1 + p.states; ++copies) {
         for (const auto& [chunk, threads, cluster] :
-             {std::tuple{32, 32, 1}, {64, 128, 1}, {32, 256, 1}, {32, 64, 2}, {64, 32, 4}}) {
+             {std::tuple{32, 32, 1}, {64, 128, 1}, {32, 256, 1}, {16, 64, 2}, {64, 32, 4}}) {
           const Variant v{copies, chunk, threads, tiles, cluster};
           expect(same(train(p, 6, v), first),
                  p.name + ": other bits, copies " + std::to_string(copies) + ", threads " +
@@ -431,6 +431,37 @@ void check_neighbours() {
   expect(arrays[2].result.steps == 2, "the network that diverges goes on");
 }
 
+/// Where networks go: how many blocks, and what of their arenas lies in shared memory.
+void check_layouts() {
+  constexpr Index kLimit = 227 * 1024;
+  constexpr Activation kRelu = Activation::relu;
+  const auto layout = [](const std::vector<PopulationDense>& chain, int largest_cluster) {
+    std::string why;
+    const auto runs = [&](int cluster, int, Index bytes) {
+      expect(bytes <= kLimit, "a cluster is asked for that no block has room for");
+      return cluster <= largest_cluster;
+    };
+    const PopulationLayout l = population_layout(chain, 128, 1, kLimit, runs, &why);
+    expect(l.bytes <= kLimit && why.empty() == (l.bytes > 0), "a layout too large: " + why);
+    return l;
+  };
+  const auto is = [](const PopulationLayout& l, int cluster, int copies) {
+    const PopulationNetwork& net = l.network;
+    return l.bytes > 0 && net.cluster == cluster && (net.shared_parameters >= 0) == (copies > 0) &&
+           (net.shared_moment1 >= 0) == (copies > 1);
+  };
+  const auto chain = [](Index hidden) {
+    return std::vector{dense(784, hidden, true, kRelu), dense(hidden, 10)};
+  };
+  expect(is(layout({dense(64, 32, true, kRelu), dense(32, 10)}, 8), 1, 2), "64-32-10 fits whole");
+  expect(is(layout(chain(32), 8), 1, 1), "784-32-10 fits but for its moments");
+  expect(is(layout(chain(128), 8), 4, 1), "784-128-10 fits into four blocks");
+  expect(is(layout(chain(128), 2), 1, 0), "its weights else stay in global memory");
+  expect(is(layout(chain(512), 8), 4, 0), "784-512-10 has room for its values alone");
+  expect(layout(chain(512), 1).bytes < 0, "and that in no single block");
+  expect(layout(chain(100000), 8).bytes < 0, "no cluster is large enough");
+}
+
 /// A few steps of shapes whose barriers all matter, in one block or in a cluster of two.
 void check_races(int cluster) {
   for (const Problem& p : random_problems()) {
@@ -453,6 +484,7 @@ int main(int count, char** arguments) {
     check_exact();
     check_bits();
     check_neighbours();
+    check_layouts();
   }
   if (failures == 0) std::printf("population: all checks passed\n");
   return failures == 0 ? 0 : 1;
