@@ -379,13 +379,14 @@ inline bool left_out(const char* file, int line) {
   return all >= length && std::strncmp(file + all - length, where, length) == 0;
 }
 
+inline int cluster_size() { return static_cast<int>(current->block->cluster->blocks.size()); }
+inline int cluster_rank() { return current->block->rank; }
+
 /// Where something in this block's dynamic shared memory lies in that of a rank of its cluster.
 template <class T>
 const T* in_block(const T* p, int rank) {
   const Block& own = *current->block;
-  if (rank < 0 || rank >= static_cast<int>(own.cluster->blocks.size())) {
-    fail("a cluster has no block of this rank");
-  }
+  if (rank < 0 || rank >= cluster_size()) fail("a cluster has no block of this rank");
   const auto offset = reinterpret_cast<const unsigned char*>(p) -
                       reinterpret_cast<const unsigned char*>(own.dynamic_shared.get());
   const Block& there = *own.cluster->blocks[static_cast<std::size_t>(rank)];

@@ -192,7 +192,7 @@ __device__ void copy_piece(int at, int down, int across, int row, int column, co
 /// An array whose columns are the units of a layer, a slice in each block of the cluster; `p` is
 /// this block's.
 template <class Blocks>
-struct Columns {
+struct UnitColumns {
   const float* p;
   int ld, slice;
 
@@ -204,7 +204,7 @@ struct Columns {
 
 /// The same of an array whose rows are units.
 template <class Blocks>
-struct Rows {
+struct UnitRows {
   const float* p;
   int ld, slice;
 
@@ -214,9 +214,9 @@ struct Rows {
   }
 };
 
-/// Where a factor of a product comes from: shared memory as it is, or pieces fetched to `stage` of
-/// the batch, of weights in global memory, or of columns or rows that lie in all blocks.
-enum class Source { resident, examples, weights, columns, rows };
+/// Where a factor of a product comes from: shared memory as it is, or pieces that are fetched
+/// there, of the batch, of weights in global memory, or of columns or rows that lie in all blocks.
+enum class Source { resident, examples, weights, unit_columns, unit_rows };
 
 template <class Blocks, bool by_k>
 struct Operand {
@@ -225,10 +225,10 @@ struct Operand {
   int ld = 0;                    ///< of all but examples
   const float* there = nullptr;  ///< what is not resident, but for examples
   int rows = 0;                  ///< of weights
-  int slice = 0;                 ///< of columns and rows
+  int slice = 0;                 ///< of columns and rows of units
   int first = 0;                 ///< of a cluster's weights: what the product calls element 0
 
-  /// Elements (i0, k0) to (i0 + count, k0 + depth) come to `stage`.
+  /// Elements (i0, k0) to (i0 + count, k0 + depth) come into shared memory.
   __device__ void fetch(const Examples& examples, int i0, int count, int k0, int depth) const {
     if constexpr (Blocks::kMany) i0 += first;
     const int down = by_k ? depth : count, across = by_k ? count : depth;
@@ -237,10 +237,10 @@ struct Operand {
       copy_piece(at, down, across, row, column, examples);
     } else if (source == Source::weights) {
       copy_piece(at, down, across, row, column, Weights{there, ld, rows});
-    } else if (Blocks::kMany && source == Source::columns) {
-      copy_piece(at, down, across, row, column, Columns<Blocks>{there, ld, slice});
-    } else if (Blocks::kMany && source == Source::rows) {
-      copy_piece(at, down, across, row, column, Rows<Blocks>{there, ld, slice});
+    } else if (Blocks::kMany && source == Source::unit_columns) {
+      copy_piece(at, down, across, row, column, UnitColumns<Blocks>{there, ld, slice});
+    } else if (Blocks::kMany && source == Source::unit_rows) {
+      copy_piece(at, down, across, row, column, UnitRows<Blocks>{there, ld, slice});
     }
   }
   /// The factor from element (i0 + i, k0) on, after fetch with the same numbers.
@@ -343,7 +343,7 @@ struct PopulationStep {
     }
     const int at = net.shared_parameters + l.shared_weight;
     if (Blocks::kMany && by_k) {
-      return {Source::rows, net.stage_b, l.shared_ld, shared + at, 0, l.slice, first};
+      return {Source::unit_rows, net.stage_b, l.shared_ld, shared + at, 0, l.slice, first};
     }
     return {Source::resident, at, l.shared_ld};
   }
@@ -354,7 +354,7 @@ struct PopulationStep {
                                              int stage) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     if (!Blocks::kMany) return {Source::resident, offset, l.y_ld};
-    return {Source::columns, stage, l.y_ld, shared + offset, 0, l.slice};
+    return {Source::unit_columns, stage, l.y_ld, shared + offset, 0, l.slice};
   }
 
   /// What goes into layer `index`.
@@ -608,8 +608,8 @@ __device__ void sum_losses(const PopulationNetwork& net, int count) {
   }
 }
 
-/// Calls weight(place in the arena, in its copy in shared memory) for all weights that the block
-/// has, and bias likewise.
+/// Calls f(place in the arena, place in its copy in shared memory) for all weights and biases that
+/// the block has.
 template <class F>
 __device__ void for_each_parameter(const PopulationNetwork& net, int rank, F f) {
   for (int index = 0; index < net.layers; ++index) {

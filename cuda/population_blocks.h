@@ -7,13 +7,6 @@
 namespace dlcore::cuda {
 namespace {
 
-// In the emulation a barrier knows the line it stands on, so that tests can leave it out.
-#ifdef DLCORE_EMULATE
-#define DLCORE_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-#else
-#define DLCORE_SITE
-#endif
-
 struct OneBlock {
   static constexpr bool kMany = false;
 
@@ -21,8 +14,11 @@ struct OneBlock {
   static __device__ int rank() { return 0; }
   /// Where an array of this block lies in that of a rank.
   static __device__ const float* in(const float* p, int) { return p; }
-  /// After it each thread sees what any has written before.
-  static __device__ __forceinline__ void barrier(DLCORE_SITE) {
+  /// After it each thread sees what any has written before. The emulation asks for the place of the
+  /// call, so that tests can leave it out.
+  static __device__ __forceinline__ void barrier(
+      [[maybe_unused]] const char* file = __builtin_FILE(),
+      [[maybe_unused]] int line = __builtin_LINE()) {
 #ifdef DLCORE_EMULATE
     __syncthreads(file, line);
 #else
@@ -36,39 +32,45 @@ struct OneBlock {
 struct ClusterOfBlocks {
   static constexpr bool kMany = true;
 
-#ifdef DLCORE_EMULATE
-  static int size() { return static_cast<int>(hostsim::current->block->cluster->blocks.size()); }
-  static int rank() { return hostsim::current->block->rank; }
-  static const float* in(const float* p, int rank) { return hostsim::in_block(p, rank); }
-  static void barrier(DLCORE_SITE) { hostsim::cluster_barrier(file, line); }
-#else
   static __device__ __forceinline__ int size() {
+#ifdef DLCORE_EMULATE
+    return hostsim::cluster_size();
+#else
     int size;
     asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
     return size;
+#endif
   }
   static __device__ __forceinline__ int rank() {
+#ifdef DLCORE_EMULATE
+    return hostsim::cluster_rank();
+#else
     int rank;
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
+#endif
   }
   static __device__ __forceinline__ const float* in(const float* p, int rank) {
+#ifdef DLCORE_EMULATE
+    return hostsim::in_block(p, rank);
+#else
     const float* there;
     asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
     return there;
-  }
-  // Arriving releases and waiting acquires, in global memory too. Not `.aligned`, which asks for
-  // warps whose lanes are known to be together.
-  static __device__ __forceinline__ void barrier() {
-    asm volatile(
-        "barrier.cluster.arrive;\n\t"
-        "barrier.cluster.wait;" ::
-            : "memory");
-  }
 #endif
+  }
+  static __device__ __forceinline__ void barrier(
+      [[maybe_unused]] const char* file = __builtin_FILE(),
+      [[maybe_unused]] int line = __builtin_LINE()) {
+#ifdef DLCORE_EMULATE
+    hostsim::cluster_barrier(file, line);
+#else
+    // Arriving releases and waiting acquires, in global memory too. Not `.aligned`, which asks for
+    // warps whose lanes are known to be together.
+    asm volatile("barrier.cluster.arrive;\n\tbarrier.cluster.wait;" ::: "memory");
+#endif
+  }
 };
-
-#undef DLCORE_SITE
 
 }  // namespace
 }  // namespace dlcore::cuda

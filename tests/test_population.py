@@ -277,7 +277,7 @@ def test_weights_that_do_not_fit_into_a_block():
 
 
 #: A block's shared memory and the largest cluster, so that a network of `wide` takes just that.
-BLOCKS = {"2 blocks": (70, 2), "4 blocks": (50, 4), "8 blocks": (40, 8)}
+BLOCKS = {"2 blocks": (68, 2), "4 blocks": (45, 4), "8 blocks": (33, 8)}
 
 
 def wide(precision="fp32", seed=5):
