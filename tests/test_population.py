@@ -328,7 +328,9 @@ def test_clusters(loss, precision, monkeypatch):
         limit(monkeypatch, kilobytes, cluster // 2)
         (other,) = dlcore.fit_many([wide()], x, y, epochs=1, batch_size=32, loss=LOSSES[loss])
         each = f" in each of {cluster // 2} blocks" if cluster > 2 else ""
-        sentence = rf"a batch of 32 needs \d+ KB of shared memory{each}, and a block has {kilobytes}"
+        sentence = (
+            rf"a batch of 32 needs \d+ KB of shared memory{each}, and a block has {kilobytes}"
+        )
         assert re.fullmatch(sentence, other.engine_reason)
 
 
