@@ -45,7 +45,7 @@ int active_clusters(const Launch& how, void (*)(P...)) {
   return how.cluster <= emulated::largest_cluster() ? 1 : 0;
 }
 #else
-/// The attribute that asks for a cluster; borrowed by what is returned.
+/// A launch in clusters; the attribute is borrowed by what is returned.
 inline cudaLaunchConfig_t in_clusters(const Launch& how, cudaStream_t stream,
                                       cudaLaunchAttribute* attribute) {
   attribute->id = cudaLaunchAttributeClusterDimension;

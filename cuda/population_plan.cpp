@@ -151,8 +151,8 @@ PopulationLayout population_layout(
   Index weights = 0, widest = 0;
   for (const PopulationDense& dense : chain) {
     if (batch > most || dense.out > most || batch * dense.out > most) {
-      *why = sentence("a layer's results, ", batch, " x ", dense.out,
-                      " numbers, are more than the ", limit >> 10, " KB of a block");
+      *why = sentence("a layer's results, ", batch, " x ", dense.out, " numbers, are more than ",
+                      kPopulationCluster, " blocks of ", limit >> 10, " KB hold");
       return {};
     }
     if (dense.in > (Index{1} << 28) / dense.out) {
@@ -173,6 +173,7 @@ PopulationLayout population_layout(
     for (const int chunk : {64, 32, 16}) {
       layout.bytes = population_place(chain, static_cast<int>(batch), copies, chunk, layout.threads,
                                       &layout.network);
+      // Asked of what does not fit too: the sentence below speaks of what could run.
       if (cluster > 1 && !runs(cluster, layout.threads, std::min(layout.bytes, limit))) break;
       if (layout.bytes < least) {
         least = layout.bytes;

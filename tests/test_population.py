@@ -517,6 +517,11 @@ def test_out_of_memory_is_a_sentence(large, monkeypatch):
             {"batch_size": 60},
             r"a batch of 60 needs \d+ KB of shared memory( in each of 8 blocks)?, and a block has \d+",
         ),
+        (
+            [dlcore.Dense(20000), dlcore.ReLU(), dlcore.Dense(3)],
+            {"batch_size": 60},
+            r"a layer's results, 60 x 20000 numbers, are more than 8 blocks of \d+ KB hold",
+        ),
         ([dlcore.Dense(1)] * 13, {"loss": "mse"}, "it has more than 12 dense layers"),
     ],
 )
