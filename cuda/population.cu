@@ -753,8 +753,9 @@ PopulationKernel kernel_of(const PopulationLaunch& launch) {
       launch.precision == lt::Precision::bf16   ? kernel_with<TensorTiles<Bfloat16>>(cluster)
       : launch.precision == lt::Precision::tf32 ? kernel_with<TensorTiles<Tf32>>(cluster)
                                                 : kernel_with<PlainTiles>(cluster);
+  // All there is, whatever this launch needs: another thread may be about to start one too.
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(launch.shared_bytes)),
+                                  static_cast<int>(largest_shared_memory())),
              "the population kernel's shared memory cannot be had");
   return kernel;
 }

@@ -173,6 +173,12 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->sharedMemPerBlockOptin = setting("DLCORE_EMULATED_SHARED_MEMORY", 227 * 1024);
   return cudaSuccess;
 }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  cudaDeviceProp properties{};
+  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+  return status;
+}
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const std::lock_guard lock(mutex);
   *total = setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30);
