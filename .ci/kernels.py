@@ -16,6 +16,12 @@ from pathlib import Path
 BUDGETS = {"train_population": (255, 1)}
 OTHERS = (80, 3)
 TARGETS = {"sm_80", "sm_90"}
+#: What the population kernels multiply by, by a part of their names.
+TENSOR_CORES = {
+    "PlainTiles": None,
+    "Tf32": "HMMA.1688.F32.TF32",
+    "Bfloat16": "HMMA.16816.F32.BF16",
+}
 
 
 def main() -> None:
@@ -51,15 +57,28 @@ def main() -> None:
     print(f"{len(found)} kernels for {', '.join(sorted(compiled))}; none spills")
     print(f"largest number of registers outside of populations: {most}")
 
-    tensor = re.compile(r"HMMA\.1688\.F32\.TF32")
-    uses = {}
-    for text in re.split(r"(?=^\s*Function : )", dump("-sass"), flags=re.MULTILINE):
-        name = re.match(r"\s*Function : (\S+)", text)
-        if name and "train_population" in name[1]:
-            uses.setdefault("TensorTiles" in name[1], []).append(len(tensor.findall(text)))
-    print(f"tf32 tensor core instructions of the population kernels: {uses}")
-    assert min(uses[True]) > 0, "the tensor core version has no such instruction"
-    assert max(uses[False]) == 0, "the plain version has tensor core instructions"
+    programs_of: dict[str, list[str]] = {tiles: [] for tiles in TENSOR_CORES}
+    for target in sorted(compiled):
+        sass = dump("-sass", "-arch", target)
+        for text in re.split(r"(?=^\s*Function : )", sass, flags=re.MULTILINE):
+            name = re.match(r"\s*Function : (\S+)", text)
+            if not name or "train_population" not in name[1]:
+                continue
+            if "in_clusters" in name[1]:
+                has_clusters = int(target[3:5]) >= 90
+                assert ("UCGABAR" in text) == has_clusters, f"{name[1]} for {target}: its barriers"
+                if not has_clusters:
+                    continue
+            (tiles,) = (tiles for tiles in TENSOR_CORES if tiles in name[1])
+            programs_of[tiles].append(text)
+    for tiles, instruction in TENSOR_CORES.items():
+        found_for = len(programs_of[tiles])
+        assert found_for == 3, f"{found_for} population kernels with {tiles}, not 3"
+        for program in programs_of[tiles]:
+            used = set(re.findall(r"\bHMMA\.[\w.]+", program))
+            wanted = {instruction} if instruction else set()
+            assert used == wanted, f"the population kernel with {tiles} has {used}, not {wanted}"
+    print("population kernels have the tensor core instructions they are meant to have, no others")
 
 
 main()

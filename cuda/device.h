@@ -23,6 +23,7 @@ struct Launch {
   dim3 block;
   std::size_t shared = 0;
   bool independent = false;  ///< its threads never meet: the emulation then runs them one by one
+  int cluster = 1;           ///< blocks that run at the same time and read each other's memory
 };
 
 #ifdef DLCORE_EMULATE
@@ -33,12 +34,51 @@ inline int atomicOr(int* address, int bits) {
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
   emulated::enqueue(stream, [how, kernel, ... arguments = static_cast<P>(arguments)] {
-    hostsim::run(how.grid, how.block, how.shared, how.independent, [&] { kernel(arguments...); });
+    hostsim::run(how.grid, how.block, how.shared, how.independent, how.cluster,
+                 [&] { kernel(arguments...); });
   });
 }
+
+/// Clusters of such a launch that the device can run at the same time.
+template <class... P>
+int active_clusters(const Launch& how, void (*)(P...)) {
+  return how.cluster <= emulated::largest_cluster() ? 1 : 0;
+}
 #else
+/// A launch in clusters; the attribute is borrowed by what is returned.
+inline cudaLaunchConfig_t in_clusters(const Launch& how, cudaStream_t stream,
+                                      cudaLaunchAttribute* attribute) {
+  attribute->id = cudaLaunchAttributeClusterDimension;
+  attribute->val.clusterDim = {static_cast<unsigned>(how.cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = how.grid;
+  config.blockDim = how.block;
+  config.dynamicSmemBytes = how.shared;
+  config.stream = stream;
+  config.attrs = attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+template <class... P>
+int active_clusters(const Launch& how, void (*kernel)(P...)) {
+  cudaLaunchAttribute attribute{};
+  const cudaLaunchConfig_t config = in_clusters(how, nullptr, &attribute);
+  int count = 0;
+  if (cudaOccupancyMaxActiveClusters(&count, kernel, &config) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... arguments) {
+  if (how.cluster > 1) {
+    cudaLaunchAttribute attribute{};
+    const cudaLaunchConfig_t config = in_clusters(how, stream, &attribute);
+    check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...),
+               "a kernel cannot be started");
+    return;
+  }
   // clang-format off
   kernel<<<how.grid, how.block, how.shared, stream>>>(static_cast<P>(arguments)...);
   // clang-format on

@@ -1,8 +1,8 @@
 // The device language on the CPU, for tests: kernel sources compiled as C++ run under run(), a
-// block's threads as fibers or as threads, barriers as barriers, blocks one after the other, shared
-// memory filled with 0xff, which is NaN, before every block. What it cannot show: how warps
-// diverge, how fast anything is, and the order in which a GPU's stores become visible beyond the
-// barriers. Never part of a GPU build.
+// block's threads as fibers or as threads, barriers as barriers, blocks one after the other (those
+// of a cluster together), shared memory filled with 0xff, which is NaN, before and after every
+// block. What it cannot show: how warps diverge, how fast anything is, and the order in which a
+// GPU's stores become visible beyond the barriers. Never part of a GPU build.
 //
 // Environment:
 //   DLCORE_HOSTSIM_THREADS=1       threads of the operating system, so that ThreadSanitizer sees
@@ -10,12 +10,12 @@
 //                                  them
 //   DLCORE_HOSTSIM_ORDER=reverse   fibers and blocks run from the last to the first: results whose
 //                                  bits change depend on an order that nothing guarantees
-//   DLCORE_HOSTSIM_WITHOUT=a.cu:7  the __syncthreads() of that line does nothing; a test of the
-//   tests
+//   DLCORE_HOSTSIM_WITHOUT=a.cu:7  the barrier of that line does nothing; a test of the tests
 
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <cstdint>
@@ -105,18 +105,41 @@ struct Warp {
   Slot slot[kWarp];
 };
 
-/// The running block.
+struct Cluster;
+
+/// A running block.
 struct Block {
   dim3 grid, size;
   int threads = 0;
   bool independent = false;
-  unsigned char* dynamic_shared = nullptr;
-  unsigned char* static_shared = nullptr;
+  std::unique_ptr<float4[]> dynamic_shared, static_shared;
+  std::size_t dynamic_bytes = 0;
   Barrier barrier;
   std::vector<std::unique_ptr<Warp>> warps;
+  Cluster* cluster = nullptr;
+  int rank = 0;  ///< in it
+  std::atomic<int> running = 0;
+
+  void begin() {
+    std::memset(dynamic_shared.get(), 0xff, dynamic_bytes);
+    std::memset(static_shared.get(), 0xff, kStaticShared);
+    barrier.expected = running = threads;
+    barrier.arrived = barrier.exited = 0;
+    for (auto& w : warps) w->barrier.arrived = w->barrier.exited = 0;
+  }
+  /// Of one thread. Shared memory of a block that has ended is gone for its cluster too.
+  void end() {
+    if (--running == 0) std::memset(dynamic_shared.get(), 0xff, dynamic_bytes);
+  }
 };
 
-/// One thread of the running block. Static shared arrays get their places in the order in which a
+/// Blocks that run at the same time: one, unless the launch says otherwise.
+struct Cluster {
+  std::vector<std::unique_ptr<Block>> blocks;
+  Barrier barrier;
+};
+
+/// One thread of a running block. Static shared arrays get their places in the order in which a
 /// thread first meets them, which is the same for all threads; so no lock is needed here, and no
 /// lock hides a race from ThreadSanitizer.
 struct Thread {
@@ -323,20 +346,21 @@ inline int lane() { return current->linear % kWarp; }
 
 template <class T>
 T* dynamic_shared() {
-  return reinterpret_cast<T*>(current->block->dynamic_shared);
+  return reinterpret_cast<T*>(current->block->dynamic_shared.get());
 }
 
 template <class T>
 T* static_shared(const void* tag, std::size_t count) {
   Thread& t = *current;
+  auto* const statics = reinterpret_cast<unsigned char*>(t.block->static_shared.get());
   for (const Thread::Static& s : t.statics) {
-    if (s.tag == tag) return reinterpret_cast<T*>(t.block->static_shared + s.offset);
+    if (s.tag == tag) return reinterpret_cast<T*>(statics + s.offset);
   }
   const std::size_t offset = (t.static_bytes + 15) / 16 * 16;
   t.static_bytes = offset + count * sizeof(T);
   if (t.static_bytes > kStaticShared) fail("a block has more than 48 KB of static shared memory");
   t.statics.push_back({tag, offset});
-  return reinterpret_cast<T*>(t.block->static_shared + offset);
+  return reinterpret_cast<T*>(statics + offset);
 }
 
 inline bool environment_is(const char* name, const char* value) {
@@ -355,6 +379,27 @@ inline bool left_out(const char* file, int line) {
   return all >= length && std::strncmp(file + all - length, where, length) == 0;
 }
 
+inline int cluster_size() { return static_cast<int>(current->block->cluster->blocks.size()); }
+inline int cluster_rank() { return current->block->rank; }
+
+/// Where something in this block's dynamic shared memory lies in that of a rank of its cluster.
+template <class T>
+const T* in_block(const T* p, int rank) {
+  const Block& own = *current->block;
+  if (rank < 0 || rank >= cluster_size()) fail("a cluster has no block of this rank");
+  const auto offset = reinterpret_cast<const unsigned char*>(p) -
+                      reinterpret_cast<const unsigned char*>(own.dynamic_shared.get());
+  const Block& there = *own.cluster->blocks[static_cast<std::size_t>(rank)];
+  return reinterpret_cast<const T*>(
+      reinterpret_cast<const unsigned char*>(there.dynamic_shared.get()) + offset);
+}
+
+/// Where it is left out, the threads of each block still wait for each other.
+inline void cluster_barrier(const char* file, int line) {
+  Block& own = *current->block;
+  wait(left_out(file, line) ? own.barrier : own.cluster->barrier);
+}
+
 inline bool as_threads() {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
   return true;
@@ -363,77 +408,89 @@ inline bool as_threads() {
 #endif
 }
 
-/// Runs body as every thread of every block. In an `independent` kernel threads neither meet nor
-/// share memory, and a loop does.
-inline void run(dim3 grid, dim3 size, std::size_t shared, bool independent,
+/// Runs body as every thread of every block, `cluster_size` blocks at the same time. In an
+/// `independent` kernel threads neither meet nor share memory, and a loop does.
+inline void run(dim3 grid, dim3 size, std::size_t shared, bool independent, int cluster_size,
                 const std::function<void()>& body) {
   const bool reverse = environment_is("DLCORE_HOSTSIM_ORDER", "reverse");
-  Block block;
-  block.grid = grid;
-  block.size = size;
-  block.threads = static_cast<int>(size.x * size.y * size.z);
-  block.independent = independent;
-  if (block.threads < 1 || block.threads > 1024) fail("a block has 1 to 1024 threads");
+  const auto threads_of_block = static_cast<int>(size.x * size.y * size.z);
+  if (threads_of_block < 1 || threads_of_block > 1024) fail("a block has 1 to 1024 threads");
   if (shared > std::size_t{227} << 10) fail("a block has at most 227 KB of shared memory");
-  // Exactly as much as was asked for, so that AddressSanitizer sees an index beyond it.
-  const auto dynamic = std::make_unique<float4[]>((shared + 15) / 16);
-  const auto statics = std::make_unique<float4[]>(independent ? 0 : kStaticShared / 16);
-  block.dynamic_shared = reinterpret_cast<unsigned char*>(dynamic.get());
-  block.static_shared = reinterpret_cast<unsigned char*>(statics.get());
-
-  std::vector<Thread> threads(static_cast<std::size_t>(independent ? 1 : block.threads));
-  const auto place = [&](Thread& t, int linear, uint3 block_index) {
-    const auto i = static_cast<unsigned>(linear);
-    t.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-    t.block_index = block_index;
-    t.linear = linear;
-    t.block = &block;
-    t.statics.clear();
-    t.static_bytes = 0;
-  };
-  if (!independent) {
+  if (cluster_size < 1 || cluster_size > 8) fail("a cluster has 1 to 8 blocks");
+  if (grid.x % static_cast<unsigned>(cluster_size) != 0) fail("a grid has whole clusters");
+  Cluster cluster;
+  for (int rank = 0; rank < cluster_size; ++rank) {
+    cluster.blocks.push_back(std::make_unique<Block>());
+    Block& block = *cluster.blocks.back();
+    block.grid = grid;
+    block.size = size;
+    block.threads = threads_of_block;
+    block.independent = independent;
+    block.cluster = &cluster;
+    block.rank = rank;
+    if (independent) continue;
+    // Exactly as much as was asked for, so that AddressSanitizer sees an index beyond it.
+    block.dynamic_bytes = shared;
+    block.dynamic_shared = std::make_unique<float4[]>((shared + 15) / 16);
+    block.static_shared = std::make_unique<float4[]>(kStaticShared / 16);
     for (int first = 0; first < block.threads; first += kWarp) {
       block.warps.push_back(std::make_unique<Warp>());
       block.warps.back()->barrier.expected = std::min(kWarp, block.threads - first);
     }
   }
 
+  const auto place = [&](Thread& t, int linear, std::uint64_t b, Block& block) {
+    const auto i = static_cast<unsigned>(linear);
+    t.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
+    t.block_index = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
+                     static_cast<unsigned>(b / (std::uint64_t{grid.x} * grid.y))};
+    t.linear = linear;
+    t.block = &block;
+    t.statics.clear();
+    t.static_bytes = 0;
+  };
+  std::vector<Thread> threads(
+      static_cast<std::size_t>(independent ? 1 : threads_of_block * cluster_size));
+  const std::function<void()> whole = [&] {
+    body();
+    current->block->end();
+  };
   static thread_local Fibers fibers;
-  const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
-  for (std::uint64_t turn = 0; turn < blocks; ++turn) {
-    const std::uint64_t b = reverse ? blocks - 1 - turn : turn;
-    const uint3 block_index{static_cast<unsigned>(b % grid.x),
-                            static_cast<unsigned>(b / grid.x % grid.y),
-                            static_cast<unsigned>(b / (std::uint64_t{grid.x} * grid.y))};
+  const std::uint64_t turns =
+      std::uint64_t{grid.x} * grid.y * grid.z / static_cast<unsigned>(cluster_size);
+  for (std::uint64_t passed = 0; passed < turns; ++passed) {
+    const std::uint64_t turn = reverse ? turns - 1 - passed : passed;
     if (independent) {
       Thread* const outer = current;
       current = &threads[0];
-      for (int i = 0; i < block.threads; ++i) {
-        place(threads[0], reverse ? block.threads - 1 - i : i, block_index);
+      for (int i = 0; i < threads_of_block; ++i) {
+        place(threads[0], reverse ? threads_of_block - 1 - i : i, turn, *cluster.blocks[0]);
         body();
       }
       current = outer;
       continue;
     }
-    std::memset(block.dynamic_shared, 0xff, shared);
-    std::memset(block.static_shared, 0xff, kStaticShared);
-    block.barrier.expected = block.threads;
-    block.barrier.arrived = block.barrier.exited = 0;
-    for (auto& w : block.warps) w->barrier.arrived = w->barrier.exited = 0;
-    for (int i = 0; i < block.threads; ++i) {
-      place(threads[static_cast<std::size_t>(i)], i, block_index);
+    cluster.barrier.expected = threads_of_block * cluster_size;
+    cluster.barrier.arrived = cluster.barrier.exited = 0;
+    auto thread = threads.begin();
+    for (auto& block : cluster.blocks) {
+      block->begin();
+      const std::uint64_t b =
+          turn * static_cast<unsigned>(cluster_size) + static_cast<unsigned>(block->rank);
+      for (int i = 0; i < threads_of_block; ++i) place(*thread++, i, b, *block);
     }
     if (!as_threads()) {
-      fibers.run(threads, reverse, body);
+      fibers.run(threads, reverse, whole);
       continue;
     }
     std::vector<std::thread> workers;
     for (Thread& t : threads) {
       workers.emplace_back([&] {
         current = &t;
-        body();
+        whole();
         leave(warp().barrier);
-        leave(block.barrier);
+        leave(t.block->barrier);
+        leave(cluster.barrier);
       });
     }
     for (std::thread& worker : workers) worker.join();

@@ -11,15 +11,12 @@
 #include "check.h"
 #include "device_network.h"
 #include "ops/gather.h"
+#include "population_launch.h"
 #include "population_plan.h"
 #include "random.h"
 #include "trainer.h"
 
 namespace dlcore::cuda {
-
-// In population.cu.
-void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
-                      int threads, Index shared_bytes, bool tensor_cores);
 
 namespace {
 
@@ -75,25 +72,18 @@ Index examples_of(const Member& member) {
   return member.options.rows == nullptr ? member.data.x.rows : member.options.row_count;
 }
 
-/// A network's place in shared memory and the size of its block.
-struct Fit {
-  PopulationNetwork layout{};
-  Index bytes = -1;
-  int threads = 0;
-};
-
-Fit fit_of(const Member& member, Index limit, std::string* why) {
-  Fit fit;
+/// Where the network goes on the current device.
+PopulationLayout layout_of(const Member& member, const DeviceInfo& device, std::string* why) {
   const std::vector<PopulationDense> chain = chain_of(member.network->graph(), why);
-  if (chain.empty()) return fit;
+  if (chain.empty()) return {};
+  const lt::Precision precision = device_network(member).precision();
+  const auto runs = [&](int cluster, int threads, Index bytes) {
+    return device.major >= 9 &&
+           active_population_clusters({precision, cluster, threads, bytes}) > 0;
+  };
   const Index batch = std::min(member.options.batch_size, examples_of(member));
-  Index widest = 0;
-  for (const PopulationDense& dense : chain) widest = std::max(widest, dense.out);
-  // Half the threads where the widest product would leave the others without a tile.
-  fit.threads = (batch + 15) / 16 * ((widest + 15) / 16) < 8 ? 128 : 256;
-  fit.bytes = population_layout(chain, batch, member.options.optimizer.states(), fit.threads, limit,
-                                &fit.layout, why);
-  return fit;
+  return population_layout(chain, batch, member.options.optimizer.states(), device.shared_memory,
+                           runs, why);
 }
 
 PopulationLoss loss_of(const ops::Loss& loss) {
@@ -140,6 +130,25 @@ void describe_data(const DeviceData& data, PopulationNetwork* net) {
   net->weights = data.weight.data();
 }
 
+/// Arenas of a network: its parameters and their moments.
+Index arenas_of(const Member& member) { return 1 + member.options.optimizer.states(); }
+
+/// Copies of arenas that a fit keeps: two snapshots and the best parameters.
+Index copies_of(const Member& member) {
+  const auto& early = member.options.early_stopping;
+  return 2 * arenas_of(member) + (early && early->restore_best ? 1 : 0);
+}
+
+/// Device memory for a network, what is kept of it, and the order and learning rates of an epoch.
+Index bytes_of(const Member& member) {
+  const Index examples = examples_of(member);
+  const Index batch = std::min(member.options.batch_size, examples);
+  const Index arena = device_network(member).layout().size * static_cast<Index>(sizeof(float));
+  return (arenas_of(member) + copies_of(member)) * arena +
+         examples * static_cast<Index>(sizeof(int)) +
+         (examples + batch - 1) / batch * static_cast<Index>(sizeof(PopulationRate));
+}
+
 /// Parameters, moments and counters at one point.
 struct Snapshot {
   float* arena = nullptr;  ///< parameters, then the moments there are
@@ -149,7 +158,7 @@ struct Snapshot {
 /// One network on its way through its epochs.
 class Runner {
  public:
-  Runner(std::size_t index, Member& member, const Fit& fit, const DeviceData& data,
+  Runner(std::size_t index, Member& member, const PopulationLayout& layout, const DeviceData& data,
          const DeviceData* validation, FitResult* result)
       : index_(index),
         member_(member),
@@ -158,18 +167,17 @@ class Runner {
         training_(network_, options_.optimizer),
         state_(network_.state()),
         result_(result),
-        fit_(fit),
+        layout_(layout),
         examples_(examples_of(member)),
-        batch_(fit.layout.batch),
+        batch_(layout.network.batch),
         steps_per_epoch_((examples_ + batch_ - 1) / batch_),
         last_(steps_per_epoch_),
         validates_(validation != nullptr) {
     *result_ = {};
     result_->engine = "population";
-    PopulationNetwork& net = fit_.layout;
-    const DeviceLayout& layout = network_.layout();
+    PopulationNetwork& net = layout_.network;
     for (int i = 0; i < net.layers; ++i) {
-      const DeviceSlot& slot = layout.slots[static_cast<std::size_t>(i)];
+      const DeviceSlot& slot = network_.layout().slots[static_cast<std::size_t>(i)];
       net.layer[i].weight = static_cast<int>(slot.weight);
       net.layer[i].ld = static_cast<int>(slot.ld);
       net.layer[i].bias = static_cast<int>(slot.bias);
@@ -188,12 +196,11 @@ class Runner {
     }
     describe_data(data, &net);
     net.train = true;
-    const bool best = options_.early_stopping && options_.early_stopping->restore_best;
-    const Index arena = network_.layout().size;
-    memory_ = DeviceMemory<float>(2 * arenas() * arena + (best ? arena : 0));
+    const Index arena = network_.layout().size, snapshot = arenas_of(member) * arena;
+    memory_ = DeviceMemory<float>(copies_of(member) * arena);
     start_ = {memory_.data()};
-    before_ = {memory_.data() + arenas() * arena};
-    best_ = best ? memory_.data() + 2 * arenas() * arena : nullptr;
+    before_ = {memory_.data() + snapshot};
+    best_ = memory_.size() > 2 * snapshot ? memory_.data() + 2 * snapshot : nullptr;
     order_ = DeviceMemory<int>(examples_);
     rates_ = DeviceMemory<PopulationRate>(steps_per_epoch_);
     host_order_ = PinnedMemory<int>(examples_);
@@ -201,18 +208,19 @@ class Runner {
   }
 
   std::size_t index() const { return index_; }
-  const Fit& fit() const { return fit_; }
   bool active() const { return epoch_ < options_.epochs && result_->stop == Stop::completed; }
   bool epoch_ended() const { return done_ == steps_per_epoch_; }
   bool validates() const { return validates_; }
   bool stopped() const { return stopped_; }
   const PopulationNetwork& validation() const { return validation_; }
-  bool tensor_cores() const { return network_.precision() == lt::Precision::tf32; }
+  PopulationLaunch launch() const {
+    return {network_.precision(), layout_.network.cluster, layout_.threads, layout_.bytes};
+  }
 
   /// The next `most` steps, or what is left of the epoch.
   PopulationNetwork next(int most, cudaStream_t stream) {
     if (done_ == 0) begin_epoch(stream);
-    PopulationNetwork net = fit_.layout;
+    PopulationNetwork net = layout_.network;
     const Index first = done_ * batch_;
     net.steps = static_cast<int>(std::min<Index>(most, last_ - done_));
     net.order = order_.data() + first;
@@ -316,8 +324,6 @@ class Runner {
   }
 
  private:
-  Index arenas() const { return 1 + options_.optimizer.states(); }
-
   EpochRecord record() const {
     EpochRecord record;
     record.epoch = epoch_;
@@ -407,7 +413,7 @@ class Runner {
   const DeviceNetwork::Training training_;
   DeviceState& state_;
   FitResult* result_;
-  Fit fit_;
+  PopulationLayout layout_;
   PopulationNetwork validation_{};
   const Index examples_, batch_, steps_per_epoch_;
   Index last_;  ///< step of the epoch before which to stop
@@ -463,17 +469,16 @@ class Launcher {
   void run(const std::vector<Runner*>& runners, Describe describe, Take take) {
     if (runners.empty()) return;
     const auto count = static_cast<Index>(runners.size());
-    Index bytes = 0;
+    PopulationLaunch how = runners.front()->launch();
     for (Index i = 0; i < count; ++i) {
       PopulationNetwork& net = host_networks_.data()[i];
       net = describe(*runners[static_cast<std::size_t>(i)]);
       net.result = results_.data() + i;
-      bytes = std::max(bytes, runners[static_cast<std::size_t>(i)]->fit().bytes);
+      how.shared_bytes =
+          std::max(how.shared_bytes, runners[static_cast<std::size_t>(i)]->launch().shared_bytes);
     }
     copy(networks_.data(), host_networks_.data(), count, stream_);
-    const Runner& first = *runners.front();
-    start_population(stream_, networks_.data(), static_cast<int>(count), first.fit().threads, bytes,
-                     first.tensor_cores());
+    start_population(stream_, networks_.data(), static_cast<int>(count), how);
     copy(host_results_.data(), results_.data(), count, stream_);
     check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
     for (Index i = 0; i < count; ++i) {
@@ -500,9 +505,6 @@ bool population_supports(const Member& member, const DeviceInfo& device, std::st
   if (options.statistics) return refuse("statistics are asked for");
   if (options.clip_norm > 0) return refuse("clip_norm needs all gradients at once");
   const DeviceNetwork& network = device_network(member);
-  if (options.bf16 || network.precision() == lt::Precision::bf16) {
-    return refuse("its precision is bf16");
-  }
   const auto fits_int = [](Index n) { return n <= std::numeric_limits<int>::max(); };
   const auto suits = [&](const Dataset& data) {
     if (data.x.dtype == DType::float16) return refuse("its data is float16");
@@ -516,7 +518,8 @@ bool population_supports(const Member& member, const DeviceInfo& device, std::st
   if (!suits(member.data) || (options.validation && !suits(*options.validation))) return false;
   if (!fits_int(examples_of(member))) return refuse("it has more than 2**31 examples");
   if (!fits_int(network.layout().size)) return refuse("it has more than 2**31 parameters");
-  return fit_of(member, device.shared_memory, why).bytes >= 0;
+  const DeviceScope scope(network.device());
+  return layout_of(member, device, why).bytes >= 0;
 }
 
 void train_population(std::vector<Member>& members, const std::vector<std::size_t>& chosen,
@@ -526,10 +529,10 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
   const int device = device_network(members[chosen.front()]).device();
   const auto context = Context::take(device);
   const cudaStream_t stream = context->stream();
-  const Index limit = device_info(device).shared_memory;
+  const DeviceInfo info = device_info(device);
   Data data(stream);
   std::vector<std::unique_ptr<Runner>> runners;
-  for (const std::size_t i : chosen) {
+  const auto set_up = [&](std::size_t i) {
     name_member(i, [&] {
       Member& member = members[i];
       const Graph& graph = member.network->graph();
@@ -539,17 +542,30 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
       const auto& validation = member.options.validation;
       std::string why;
       runners.push_back(
-          std::make_unique<Runner>(i, member, fit_of(member, limit, &why), on_device(member.data),
+          std::make_unique<Runner>(i, member, layout_of(member, info, &why), on_device(member.data),
                                    validation ? &on_device(*validation) : nullptr, &(*results)[i]));
     });
+  };
+  std::unique_ptr<Launcher> launcher;
+  try {
+    std::for_each(chosen.begin(), chosen.end(), set_up);
+    launcher = std::make_unique<Launcher>(stream, static_cast<Index>(runners.size()));
+  } catch (const OutOfMemory& e) {
+    Index bytes = 0;
+    for (const std::size_t i : chosen) bytes += bytes_of(members[i]);
+    throw std::runtime_error(sentence("fit_many: ", megabytes(bytes), " for ", chosen.size(),
+                                      " networks and their copies",
+                                      " do not fit on the GPU beside their data: ", e.what(),
+                                      "; give fit_many fewer networks at a time"));
   }
 
   // Networks whose blocks are alike start together.
   const auto kind = [&](const Runner& r) {
-    return std::tuple(r.tensor_cores(), r.fit().threads, std::min<Index>(limit / r.fit().bytes, 8));
+    const PopulationLaunch how = r.launch();
+    const Index beside = std::min<Index>(info.shared_memory / how.shared_bytes, 8);
+    return std::tuple(how.precision, how.cluster, how.threads, beside);
   };
   using Kind = decltype(kind(*runners.front()));
-  Launcher launcher(stream, static_cast<Index>(runners.size()));
   int steps = kFirstSteps;
   double last_call = now();
   const auto tell = [&](std::vector<std::size_t> finished) {
@@ -558,7 +574,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
     on_progress(std::move(finished));
   };
   const auto advance = [&](const std::vector<Runner*>& group) {
-    launcher.run(
+    launcher->run(
         group, [&](Runner& r) { return r.next(steps, stream); },
         [](Runner& r, const PopulationResult& result) { r.done(result); });
   };
@@ -586,7 +602,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
           r->end_epoch(nullptr, stream);
         }
       }
-      launcher.run(
+      launcher->run(
           validating, [](Runner& r) { return r.validation(); },
           [&](Runner& r, const PopulationResult& result) { r.end_epoch(&result, stream); });
       for (Runner* r : group) r->report_progress();

@@ -1,8 +1,9 @@
 #include "device.h"
 #define DLCORE_SCALAR
 #include "kernels/functors.h"
+#include "population_blocks.h"
 #include "population_kernel.h"
-#include "population_plan.h"
+#include "population_launch.h"
 #include "population_tiles.h"
 
 // A block trains one network for the steps of a launch. Weights, moments and activations lie in
@@ -10,6 +11,11 @@
 // thing fetched again and again is the data, by row. Every sum is a chain or a fixed tree whose
 // order depends on the network's own shape alone: not on the block's size, nor on the networks
 // beside it.
+//
+// A cluster of blocks trains a network that is too large for one. Each block has a slice of every
+// layer's units: their weights and moments, their values and derivatives. What a product needs of
+// other blocks it fetches piece by piece from their shared memory, so that each sum is made in one
+// place, in the same order as in one block, to the same bits. Nothing is written to another block.
 
 namespace dlcore::cuda {
 namespace {
@@ -65,7 +71,9 @@ struct LayerParameters {
   float* bias[3];
 };
 
-__device__ LayerParameters parameters_of(const PopulationNetwork& net, const PopulationLayer& l) {
+/// Those of units `first` and after, which are the block's.
+__device__ LayerParameters parameters_of(const PopulationNetwork& net, const PopulationLayer& l,
+                                         int first) {
   DLCORE_SHARED_DYNAMIC(float, shared);
   float* const global[] = {net.parameters, net.moment1, net.moment2};
   const int copy[] = {net.shared_parameters, net.shared_moment1, net.shared_moment2};
@@ -77,8 +85,8 @@ __device__ LayerParameters parameters_of(const PopulationNetwork& net, const Pop
       of.bias[i] = shared + copy[i] + l.shared_bias;
     } else {
       const bool exists = global[i] != nullptr;
-      of.weight[i] = {exists ? global[i] + l.weight : nullptr, l.ld};
-      of.bias[i] = exists && l.bias >= 0 ? global[i] + l.bias : nullptr;
+      of.weight[i] = {exists ? global[i] + l.weight + first * l.ld : nullptr, l.ld};
+      of.bias[i] = exists && l.bias >= 0 ? global[i] + l.bias + first : nullptr;
     }
   }
   return of;
@@ -181,44 +189,73 @@ __device__ void copy_piece(int at, int down, int across, int row, int column, co
   }
 }
 
-/// Where a factor of a product comes from: shared memory as it is, or pieces of the batch or of
-/// weights in global memory, fetched to `stage`.
-enum class Source { resident, examples, weights };
+/// An array whose columns are the units of a layer, a slice in each block of the cluster; `p` is
+/// this block's.
+template <class Blocks>
+struct UnitColumns {
+  const float* p;
+  int ld, slice;
 
-template <bool by_k>
+  __device__ void operator()(int row, int column, float (&v)[4]) const {
+    const int rank = column / slice;
+    load_four(Blocks::in(p, rank) + row * ld + column - rank * slice, v);
+  }
+};
+
+/// The same of an array whose rows are units.
+template <class Blocks>
+struct UnitRows {
+  const float* p;
+  int ld, slice;
+
+  __device__ void operator()(int row, int column, float (&v)[4]) const {
+    const int rank = row / slice;
+    load_four(Blocks::in(p, rank) + (row - rank * slice) * ld + column, v);
+  }
+};
+
+/// Where a factor of a product comes from: shared memory as it is, or pieces that are fetched
+/// there, of the batch, of weights in global memory, or of columns or rows that lie in all blocks.
+enum class Source { resident, examples, weights, unit_columns, unit_rows };
+
+template <class Blocks, bool by_k>
 struct Operand {
   Source source;
-  const float* p;  ///< none for examples
-  int ld;
-  int rows;   ///< of weights
-  int stage;  ///< of what is not resident
+  int at = 0;                    ///< in shared memory: where it lies, or where its pieces come to
+  int ld = 0;                    ///< of all but examples
+  const float* there = nullptr;  ///< what is not resident, but for examples
+  int rows = 0;                  ///< of weights
+  int slice = 0;                 ///< of columns and rows of units
+  int first = 0;                 ///< of a cluster's weights: what the product calls element 0
 
-  /// Elements (i0, k0) to (i0 + count, k0 + depth) come to `stage`.
+  /// Elements (i0, k0) to (i0 + count, k0 + depth) come into shared memory.
   __device__ void fetch(const Examples& examples, int i0, int count, int k0, int depth) const {
-    const Weights weights{p, ld, rows};
+    if constexpr (Blocks::kMany) i0 += first;
     const int down = by_k ? depth : count, across = by_k ? count : depth;
     const int row = by_k ? k0 : i0, column = by_k ? i0 : k0;
     if (source == Source::examples) {
-      copy_piece(stage, down, across, row, column, examples);
+      copy_piece(at, down, across, row, column, examples);
     } else if (source == Source::weights) {
-      copy_piece(stage, down, across, row, column, weights);
+      copy_piece(at, down, across, row, column, Weights{there, ld, rows});
+    } else if (Blocks::kMany && source == Source::unit_columns) {
+      copy_piece(at, down, across, row, column, UnitColumns<Blocks>{there, ld, slice});
+    } else if (Blocks::kMany && source == Source::unit_rows) {
+      copy_piece(at, down, across, row, column, UnitRows<Blocks>{there, ld, slice});
     }
   }
   /// The factor from element (i0 + i, k0) on, after fetch with the same numbers.
   __device__ Factor<by_k> piece(int i0, int count, int i, int k0, int depth) const {
-    DLCORE_SHARED_DYNAMIC(float, shared);
-    if (source == Source::resident) return Factor<by_k>{p, ld}.from(i0 + i, k0);
-    return Factor<by_k>{shared + stage, (by_k ? count : depth) + 4}.from(i, 0);
+    if (source == Source::resident) return Factor<by_k>{at, ld}.from(i0 + i, k0);
+    return Factor<by_k>{at, (by_k ? count : depth) + 4}.from(i, 0);
   }
 };
 
 /// c[m,n] = sum_k a[m,k] b[n,k], handed to finish(row, column, c[row,column], c[row,column + 1]).
 /// The factors have zeros, or finite numbers that meet zeros, up to whole tiles. `chunk` is the
 /// depth of a piece.
-template <class Tiles, int kM, int kN, bool a_by_k, bool b_by_k, class Finish>
+template <class Tiles, int kM, int kN, class A, class B, class Finish>
 __device__ void product_of(const PopulationSplit& split, int m, int n, int k, int chunk,
-                           const Examples& examples, const Operand<a_by_k>& a,
-                           const Operand<b_by_k>& b, Finish finish) {
+                           const Examples& examples, const A& a, const B& b, Finish finish) {
   const int warp = thread_index() / 32, lane = thread_index() % 32;
   const int i_warp = warp % split.warps_m * kM * 16, j_warp = warp / split.warps_m * kN * 8;
   const int rows = population_tiled(m), columns = (n + 7) / 8 * 8, depth = (k + 7) / 8 * 8;
@@ -263,9 +300,9 @@ __device__ void product_of(const PopulationSplit& split, int m, int n, int k, in
   }
 }
 
-template <class Tiles, bool a_by_k, bool b_by_k, class Finish>
-__device__ void product(int m, int n, int k, const Examples& examples, const Operand<a_by_k>& a,
-                        const Operand<b_by_k>& b, Finish finish) {
+template <class Tiles, class A, class B, class Finish>
+__device__ void product(int m, int n, int k, const Examples& examples, const A& a, const B& b,
+                        Finish finish) {
   const PopulationSplit split = population_split(m, n, block_size() / 32);
   const int chunk = examples.net.chunk;
   if (split.m_tiles == 2) {
@@ -286,27 +323,55 @@ __device__ void for_each_element(int rows, int columns, F f) {
 }
 
 /// One step's work on one network.
-template <class Tiles>
+template <class Tiles, class Blocks>
 struct PopulationStep {
   const PopulationNetwork& net;
   int count;  ///< examples of this step
 
-  /// A layer's weights as factor of a product, element (out, in) or (in, out).
+  static __device__ PopulationUnits units_of(const PopulationLayer& l) {
+    return Blocks::kMany ? population_units(l, Blocks::rank()) : PopulationUnits{0, l.out};
+  }
+
+  /// A layer's weights as factor of a product: this block's rows, or by columns those of all blocks
+  /// from column `first` on.
   template <bool by_k>
-  __device__ Operand<by_k> weights_of(const PopulationLayer& l) const {
+  __device__ Operand<Blocks, by_k> weights_of(const PopulationLayer& l, int first) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     if (net.shared_parameters < 0) {
-      return {Source::weights, net.parameters + l.weight, l.ld, l.out, net.stage_b};
+      const float* const weight = net.parameters + l.weight;
+      return {Source::weights, net.stage_b, l.ld, weight, l.out, 0, first};
     }
-    return {Source::resident, shared + net.shared_parameters + l.shared_weight, l.shared_ld, 0, 0};
+    const int at = net.shared_parameters + l.shared_weight;
+    if (Blocks::kMany && by_k) {
+      return {Source::unit_rows, net.stage_b, l.shared_ld, shared + at, 0, l.slice, first};
+    }
+    return {Source::resident, at, l.shared_ld};
+  }
+
+  /// A layer's values, or derivatives by them, at `offset`: of all its units.
+  template <bool by_k>
+  __device__ Operand<Blocks, by_k> all_units(const PopulationLayer& l, int offset,
+                                             int stage) const {
+    DLCORE_SHARED_DYNAMIC(float, shared);
+    if (!Blocks::kMany) return {Source::resident, offset, l.y_ld};
+    return {Source::unit_columns, stage, l.y_ld, shared + offset, 0, l.slice};
+  }
+
+  /// What goes into layer `index`.
+  template <bool by_k>
+  __device__ Operand<Blocks, by_k> input_of(int index, int stage) const {
+    if (index == 0) return {Source::examples, stage};
+    const PopulationLayer& before = net.layer[index - 1];
+    return all_units<by_k>(before, before.y, stage);
   }
 
   /// y = activation(x w + b) of layer `index`.
   __device__ void forward(int index) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
-    const LayerParameters p = parameters_of(net, l);
-    const int rows = population_tiled(net.batch), out = l.out, ld = l.y_ld;
+    const PopulationUnits own = units_of(l);
+    const LayerParameters p = parameters_of(net, l, own.first);
+    const int rows = population_tiled(net.batch), out = own.count, ld = l.y_ld;
     float* const z = shared + l.z;
     const float* const bias = p.bias[0];
     const auto finish = [&](int row, int column, float first, float second) {
@@ -315,13 +380,8 @@ struct PopulationStep {
       second += has && column + 1 < out ? bias[column + 1] : 0.0f;
       *reinterpret_cast<float2*>(z + row * ld + column) = make_float2(first, second);
     };
-    const Examples examples{net, count};
-    const int before = max(index - 1, 0);
-    Operand<false> x{Source::examples, nullptr, 0, 0, net.stage_a};
-    if (index > 0) {
-      x = {Source::resident, shared + net.layer[before].y, net.layer[before].y_ld, 0, 0};
-    }
-    product<Tiles>(rows, out, l.in, examples, x, weights_of<false>(l), finish);
+    product<Tiles>(rows, out, l.in, Examples{net, count}, input_of<false>(index, net.stage_a),
+                   weights_of<false>(l, own.first), finish);
     if (l.activation == Activation::identity) return;
     __syncthreads();
     for_each_element(rows, (out + 7) / 8 * 8, [&](int i, int j) {
@@ -329,27 +389,35 @@ struct PopulationStep {
     });
   }
 
-  /// Loss of every example, and its derivative by the output of the last layer; zero rows where the
-  /// tiles go on behind the last example.
+  /// Loss of every example, and its derivative by the outputs of the last layer that the block has;
+  /// zero rows where the tiles go on behind the last example. Every block of a cluster works out
+  /// all losses, and so each knows by itself when to stop.
   __device__ void losses() const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[net.layers - 1];
+    const PopulationUnits own = units_of(l);
     const auto* rows = reinterpret_cast<const int*>(shared + net.row);
     for (int i = thread_index(); i < population_tiled(net.batch); i += block_size()) {
-      const float* y = shared + l.y + i * l.y_ld;
+      const float* here = shared + l.y + i * l.y_ld;
+      const auto y = [&](int j) {
+        if (!Blocks::kMany) return here[j];
+        const int rank = j / l.slice;
+        return Blocks::in(here, rank)[j - rank * l.slice];
+      };
       float* dy = shared + l.dy + i * l.y_ld;
-      for (int j = i < count ? l.out : 0; j < l.y_ld; ++j) dy[j] = 0;
+      for (int j = i < count ? own.count : 0; j < l.y_ld; ++j) dy[j] = 0;
       if (i >= count) continue;
       const float weight = shared[net.row_weight + i];
       float value = 0, correct = 0;
       if (net.loss == PopulationLoss::cross_entropy) {
-        cross_entropy(y, dy, l.out, net.labels[rows[i]], weight, &value, &correct);
+        cross_entropy(y, dy, own, l.out, net.labels[rows[i]], weight, &value, &correct);
       } else {
         const float* target = net.targets + Index{rows[i]} * l.out;
         for (int j = 0; j < l.out; ++j) {
-          const float x = y[j], wanted = target[j];
+          const float x = y(j), wanted = target[j];
           correct += (x > 0) == (wanted > 0.5f) ? 1.0f : 0.0f;
-          dy[j] = element(x, wanted, &value) * weight;
+          const float derivative = element(x, wanted, &value);
+          if (has(own, j)) dy[j - own.first] = derivative * weight;
         }
         correct = net.loss == PopulationLoss::binary_cross_entropy
                       ? correct / static_cast<float>(l.out)
@@ -357,34 +425,39 @@ struct PopulationStep {
       }
       // An example of weight 0 counts as absent, even where its loss is not finite.
       if (weight == 0) {
-        for (int j = 0; j < l.out; ++j) dy[j] = 0;
+        for (int j = 0; j < own.count; ++j) dy[j] = 0;
       }
       shared[net.value + i] = value;
       shared[net.correct + i] = correct;
     }
   }
 
-  static __device__ void cross_entropy(const float* y, float* dy, int n, int label, float weight,
-                                       float* value, float* correct) {
+  static __device__ bool has(const PopulationUnits& own, int unit) {
+    return !Blocks::kMany || (unit >= own.first && unit < own.first + own.count);
+  }
+
+  template <class Y>
+  static __device__ void cross_entropy(const Y& y, float* dy, const PopulationUnits& own, int n,
+                                       int label, float weight, float* value, float* correct) {
     // Read before dy, which may be y, is written.
-    const float chosen = y[label];
-    float largest = y[0];
+    const float chosen = y(label);
+    float largest = y(0);
     int first = 0;
     for (int j = 1; j < n; ++j) {
-      if (y[j] > largest) {
-        largest = y[j];
+      if (y(j) > largest) {
+        largest = y(j);
         first = j;
       }
     }
     float sum = 0;
     for (int j = 0; j < n; ++j) {
-      const float e = exp<float>(y[j] - largest);
+      const float e = exp<float>(y(j) - largest);
       sum += e;
-      dy[j] = e;
+      if (has(own, j)) dy[j - own.first] = e;
     }
     const float scale = weight / sum;
-    for (int j = 0; j < n; ++j) dy[j] = dy[j] * scale;
-    dy[label] -= weight;
+    for (int j = 0; j < own.count; ++j) dy[j] = dy[j] * scale;
+    if (has(own, label)) dy[label - own.first] -= weight;
     *value = (largest - chosen) + log<float>(sum);
     *correct = first == label ? 1.0f : 0.0f;
   }
@@ -409,13 +482,16 @@ struct PopulationStep {
   __device__ void activation_backward(int index) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
-    if (l.activation == Activation::identity) return;
+    const bool identity = l.activation == Activation::identity;
+    // In a cluster others may still read this layer's y, in `update` of the layer after it.
+    if (identity && (!Blocks::kMany || index == net.layers - 1)) return;
     const int saved = gradient_from_result(l.activation) ? l.y : l.z;
-    for_each_element(population_tiled(net.batch), (l.out + 7) / 8 * 8, [&](int i, int j) {
+    const int columns = identity ? 0 : (units_of(l).count + 7) / 8 * 8;
+    for_each_element(population_tiled(net.batch), columns, [&](int i, int j) {
       float& dy = shared[l.dy + i * l.y_ld + j];
       dy = activate_backward_any(l.activation, dy, shared[saved + i * l.y_ld + j], l.alpha);
     });
-    __syncthreads();
+    Blocks::barrier();
   }
 
   /// dy of the layer before `index` by its result.
@@ -423,24 +499,25 @@ struct PopulationStep {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
     const PopulationLayer& before = net.layer[index - 1];
-    const Operand<false> dy{Source::resident, shared + l.dy, l.y_ld, 0, 0};
+    const PopulationUnits own = units_of(before);
     const auto finish = [&](int row, int column, float first, float second) {
       *reinterpret_cast<float2*>(shared + before.dy + row * before.y_ld + column) =
           make_float2(first, second);
     };
-    product<Tiles>(population_tiled(net.batch), l.in, l.out, {net, count}, dy, weights_of<true>(l),
-                   finish);
+    product<Tiles>(population_tiled(net.batch), own.count, l.out, Examples{net, count},
+                   all_units<false>(l, l.dy, net.stage_a), weights_of<true>(l, own.first), finish);
     // The weights are read; dy is there.
-    __syncthreads();
+    Blocks::barrier();
   }
 
   /// The gradient of layer `index`, each of its elements applied as soon as it is known.
   __device__ __forceinline__ void update(int index, const Update<float>& rule) const {
     DLCORE_SHARED_DYNAMIC(float, shared);
     const PopulationLayer& l = net.layer[index];
-    const LayerParameters p = parameters_of(net, l);
-    const Operand<true> dy{Source::resident, shared + l.dy, l.y_ld, 0, 0};
-    const int in = l.in, out = l.out;
+    const PopulationUnits own = units_of(l);
+    const LayerParameters p = parameters_of(net, l, own.first);
+    const Operand<Blocks, true> dy{Source::resident, l.dy, l.y_ld};
+    const int in = l.in, out = own.count;
     const auto finish = [&](int row, int column, float first, float second) {
       if (row >= out) return;
       const float g[] = {first, second};
@@ -454,12 +531,8 @@ struct PopulationStep {
                    m2.p == nullptr ? nullptr : m2.at(row, j));
       }
     };
-    const int before = max(index - 1, 0);
-    Operand<true> x{Source::examples, nullptr, 0, 0, net.stage_b};
-    if (index > 0) {
-      x = {Source::resident, shared + net.layer[before].y, net.layer[before].y_ld, 0, 0};
-    }
-    product<Tiles>(out, in, count, {net, count}, dy, x, finish);
+    product<Tiles>(out, in, count, Examples{net, count}, dy, input_of<true>(index, net.stage_b),
+                   finish);
     if (l.bias < 0) return;
     for (int j = thread_index(); j < out; j += block_size()) {
       float sum = 0;
@@ -535,45 +608,45 @@ __device__ void sum_losses(const PopulationNetwork& net, int count) {
   }
 }
 
+/// Calls f(place in the arena, place in its copy in shared memory) for all weights and biases that
+/// the block has.
+template <class F>
+__device__ void for_each_parameter(const PopulationNetwork& net, int rank, F f) {
+  for (int index = 0; index < net.layers; ++index) {
+    const PopulationLayer& l = net.layer[index];
+    const PopulationUnits own = population_units(l, rank);
+    const int weight = l.weight + own.first * l.ld, bias = l.bias + own.first;
+    for_each_element(own.count, l.in, [&](int i, int j) {
+      f(weight + i * l.ld + j, l.shared_weight + i * l.shared_ld + j);
+    });
+    for (int j = thread_index(); l.bias >= 0 && j < own.count; j += block_size()) {
+      f(bias + j, l.shared_bias + j);
+    }
+  }
+}
+
 /// Copies an arena into shared memory, padding included, or back from there.
-__device__ void load_arena(const PopulationNetwork& net, const float* global, int at) {
+__device__ void load_arena(const PopulationNetwork& net, int rank, const float* global, int at) {
   DLCORE_SHARED_DYNAMIC(float, shared);
   for (int i = thread_index(); i < net.shared_arena; i += block_size()) shared[at + i] = 0;
   __syncthreads();
-  for (int index = 0; index < net.layers; ++index) {
-    const PopulationLayer& l = net.layer[index];
-    for_each_element(l.out, l.in, [&](int i, int j) {
-      shared[at + l.shared_weight + i * l.shared_ld + j] = global[l.weight + i * l.ld + j];
-    });
-    for (int j = thread_index(); l.bias >= 0 && j < l.out; j += block_size()) {
-      shared[at + l.shared_bias + j] = global[l.bias + j];
-    }
-  }
+  for_each_parameter(net, rank, [&](int i, int copy) { shared[at + copy] = global[i]; });
 }
 
-__device__ void store_arena(const PopulationNetwork& net, float* global, int at) {
+__device__ void store_arena(const PopulationNetwork& net, int rank, float* global, int at) {
   DLCORE_SHARED_DYNAMIC(float, shared);
-  for (int index = 0; index < net.layers; ++index) {
-    const PopulationLayer& l = net.layer[index];
-    for_each_element(l.out, l.in, [&](int i, int j) {
-      global[l.weight + i * l.ld + j] = shared[at + l.shared_weight + i * l.shared_ld + j];
-    });
-    for (int j = thread_index(); l.bias >= 0 && j < l.out; j += block_size()) {
-      global[l.bias + j] = shared[at + l.shared_bias + j];
-    }
-  }
+  for_each_parameter(net, rank, [&](int i, int copy) { global[i] = shared[at + copy]; });
 }
 
 /// Whether this thread sees a parameter that is not finite.
-__device__ bool finds_not_finite(const PopulationNetwork& net) {
+__device__ bool finds_not_finite(const PopulationNetwork& net, int rank) {
+  DLCORE_SHARED_DYNAMIC(float, shared);
   bool found = false;
-  const auto look = [&](float w) { found = found || !(abs(w) <= 3.402823466e+38f); };
-  for (int index = 0; index < net.layers; ++index) {
-    const PopulationLayer& l = net.layer[index];
-    const LayerParameters p = parameters_of(net, l);
-    for_each_element(l.out, l.in, [&](int i, int j) { look(*p.weight[0].at(i, j)); });
-    for (int j = thread_index(); l.bias >= 0 && j < l.out; j += block_size()) look(p.bias[0][j]);
-  }
+  const int at = net.shared_parameters;
+  for_each_parameter(net, rank, [&](int i, int copy) {
+    const float w = at >= 0 ? shared[at + copy] : net.parameters[i];
+    found = found || !(abs(w) <= 3.402823466e+38f);
+  });
   return found;
 }
 
@@ -587,28 +660,29 @@ __device__ Update<float> update_at(const PopulationNetwork& net, int step) {
   return update;
 }
 
-template <class Tiles>
-__global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNetwork* networks) {
+/// The steps of a launch for one network; called by all of its blocks.
+template <class Tiles, class Blocks>
+__device__ __forceinline__ void train_network(const PopulationNetwork& net) {
   DLCORE_SHARED_DYNAMIC(float, shared);
-  const PopulationNetwork& net = networks[blockIdx.x];
+  const int rank = Blocks::rank();
   const auto* sums = reinterpret_cast<const double*>(shared + net.sums);
-  if (net.shared_parameters >= 0) load_arena(net, net.parameters, net.shared_parameters);
-  if (net.shared_moment1 >= 0) load_arena(net, net.moment1, net.shared_moment1);
-  if (net.shared_moment2 >= 0) load_arena(net, net.moment2, net.shared_moment2);
+  if (net.shared_parameters >= 0) load_arena(net, rank, net.parameters, net.shared_parameters);
+  if (net.shared_moment1 >= 0) load_arena(net, rank, net.moment1, net.shared_moment1);
+  if (net.shared_moment2 >= 0) load_arena(net, rank, net.moment2, net.shared_moment2);
   double loss = 0, correct = 0, weight = 0;
   int done = 0;
   for (; done < net.steps; ++done) {
     const int begin = done * net.batch;
-    const PopulationStep<Tiles> step{net, min(net.batch, net.examples - begin)};
+    const PopulationStep<Tiles, Blocks> step{net, min(net.batch, net.examples - begin)};
     fetch_rows(net, begin, step.count);
     __syncthreads();
     share_weights(net, step.count);
     for (int index = 0; index < net.layers; ++index) {
       step.forward(index);
-      __syncthreads();
+      Blocks::barrier();
     }
     step.losses();
-    __syncthreads();
+    Blocks::barrier();
     sum_losses(net, step.count);
     __syncthreads();
     if (!(abs(sums[1]) <= 1.7976931348623157e308)) break;
@@ -624,34 +698,84 @@ __global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNe
       __syncthreads();
     }
   }
-  const bool bad = finds_not_finite(net);
+  const bool bad = finds_not_finite(net, rank);
   const bool bad_in_warp = __any_sync(0xffffffffu, bad ? 1 : 0) != 0;
   if (thread_index() % 32 == 0) shared[net.value + thread_index() / 32] = bad_in_warp ? 1.0f : 0.0f;
   if (net.train && net.shared_parameters >= 0) {
-    store_arena(net, net.parameters, net.shared_parameters);
+    store_arena(net, rank, net.parameters, net.shared_parameters);
   }
-  if (net.train && net.shared_moment1 >= 0) store_arena(net, net.moment1, net.shared_moment1);
-  if (net.train && net.shared_moment2 >= 0) store_arena(net, net.moment2, net.shared_moment2);
-  __syncthreads();
-  if (thread_index() == 0) {
+  if (net.train && net.shared_moment1 >= 0) {
+    store_arena(net, rank, net.moment1, net.shared_moment1);
+  }
+  if (net.train && net.shared_moment2 >= 0) {
+    store_arena(net, rank, net.moment2, net.shared_moment2);
+  }
+  Blocks::barrier();
+  if (rank == 0 && thread_index() == 0) {
     bool finite = true;
-    for (int i = 0; i < block_size() / 32; ++i) finite = finite && shared[net.value + i] == 0;
+    for (int r = 0; r < Blocks::size(); ++r) {
+      const float* const found = Blocks::in(shared + net.value, r);
+      for (int i = 0; i < block_size() / 32; ++i) finite = finite && found[i] == 0;
+    }
     *net.result = {loss, correct, weight, done, finite ? 1 : 0};
   }
+  // Shared memory that another block reads must outlive that.
+  if (Blocks::kMany) Blocks::barrier();
+}
+
+/// A block a network.
+template <class Tiles>
+__global__ void __launch_bounds__(kBlock, 1) train_population(const PopulationNetwork* networks) {
+  train_network<Tiles, OneBlock>(networks[blockIdx.x]);
+}
+
+/// A cluster a network.
+template <class Tiles>
+__global__ void __launch_bounds__(kBlock, 1)
+    train_population_in_clusters(const PopulationNetwork* networks) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  const auto size = static_cast<unsigned>(ClusterOfBlocks::size());
+  train_network<Tiles, ClusterOfBlocks>(networks[blockIdx.x / size]);
+#endif
+}
+
+using PopulationKernel = void (*)(const PopulationNetwork*);
+
+template <class Tiles>
+PopulationKernel kernel_with(int cluster) {
+  return cluster > 1 ? train_population_in_clusters<Tiles> : train_population<Tiles>;
+}
+
+/// The kernel of a launch, allowed to use the shared memory that it needs.
+PopulationKernel kernel_of(const PopulationLaunch& launch) {
+  const int cluster = launch.cluster;
+  const auto kernel =
+      launch.precision == lt::Precision::bf16   ? kernel_with<TensorTiles<Bfloat16>>(cluster)
+      : launch.precision == lt::Precision::tf32 ? kernel_with<TensorTiles<Tf32>>(cluster)
+                                                : kernel_with<PlainTiles>(cluster);
+  // All there is, whatever this launch needs: another thread may be about to start one too.
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(largest_shared_memory())),
+             "the population kernel's shared memory cannot be had");
+  return kernel;
+}
+
+Launch how_to_start(const PopulationLaunch& launch, int networks) {
+  return {.grid = dim3(static_cast<unsigned>(networks * launch.cluster)),
+          .block = dim3(static_cast<unsigned>(launch.threads)),
+          .shared = static_cast<std::size_t>(launch.shared_bytes),
+          .cluster = launch.cluster};
 }
 
 }  // namespace
 
+int active_population_clusters(const PopulationLaunch& launch) {
+  return active_clusters(how_to_start(launch, 1), kernel_of(launch));
+}
+
 void start_population(cudaStream_t stream, const PopulationNetwork* networks, int count,
-                      int threads, Index shared_bytes, bool tensor_cores) {
-  const auto kernel = tensor_cores ? train_population<TensorTiles> : train_population<PlainTiles>;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(shared_bytes)),
-             "the population kernel's shared memory cannot be had");
-  launch(stream,
-         {dim3(static_cast<unsigned>(count)), dim3(static_cast<unsigned>(threads)),
-          static_cast<std::size_t>(shared_bytes)},
-         kernel, networks);
+                      const PopulationLaunch& how) {
+  launch(stream, how_to_start(how, count), kernel_of(how), networks);
 }
 
 }  // namespace dlcore::cuda

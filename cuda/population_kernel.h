@@ -5,11 +5,15 @@
 #include "kernels/kernels.h"
 #include "types.h"
 
-/// What the host tells the population kernel: one description a network, one block of threads each.
+/// What the host tells the population kernel: one description a network, which one block of threads
+/// trains, or a cluster of blocks.
 /// Everything here is plain memory, the same on both sides.
 namespace dlcore::cuda {
 
 inline constexpr int kPopulationLayers = 12;
+
+/// Blocks of the largest cluster; every device that has clusters has those of 8.
+inline constexpr int kPopulationCluster = 8;
 
 /// Rows of weights and of activations in shared memory lie an odd multiple of 4 floats apart, so
 /// that the eight rows and four columns that a warp reads at once fall into 32 different banks.
@@ -21,16 +25,27 @@ constexpr int population_tiled(int rows) { return (rows + 15) / 16 * 16; }
 /// A dense layer and the activation after it. Offsets count floats.
 struct PopulationLayer {
   int in, out;
+  int slice;  ///< units of a block, whole tiles; the last blocks of a cluster may have fewer or
+              ///< none
   Activation activation;
   float alpha;
   int bias;         ///< in the network's arena in global memory, -1 without
   int weight, ld;   ///< there too; columns in .. round_up(in, 8) hold zero
   int shared_bias;  ///< in the arena's copy in shared memory: whole tiles, zero without a bias
   int shared_weight, shared_ld;
-  int y, y_ld;  ///< in shared memory, a row an example
+  int y, y_ld;  ///< in shared memory, a row an example, a column a unit of the block
   int z;        ///< argument of the activation where its derivative needs that, else y
   int dy;
 };
+
+/// The units of a layer that a block of a cluster has.
+struct PopulationUnits {
+  int first, count;
+};
+constexpr PopulationUnits population_units(const PopulationLayer& layer, int rank) {
+  const int first = rank * layer.slice, left = layer.out - first;
+  return {first, left < 0 ? 0 : left < layer.slice ? left : layer.slice};
+}
 
 /// How the optimizer's coefficients change from step to step.
 struct PopulationRate {
@@ -47,6 +62,7 @@ struct PopulationResult {
 enum class PopulationLoss { cross_entropy, binary_cross_entropy, mse, huber };
 
 struct PopulationNetwork {
+  int cluster;  ///< blocks
   int layers;
   PopulationLayer layer[kPopulationLayers];
 
@@ -58,7 +74,7 @@ struct PopulationNetwork {
   int shared_parameters, shared_moment1, shared_moment2;
 
   // Shared memory that belongs to no layer.
-  int stage_a, stage_b;                 ///< pieces of factors that lie in global memory
+  int stage_a, stage_b;                 ///< pieces of factors that lie elsewhere
   int chunk;                            ///< summed index of one piece
   int row, row_weight, value, correct;  ///< one number an example of the batch
   int sums;                             ///< kPopulationSums doubles; even

@@ -1,7 +1,7 @@
 #include "population_plan.h"
 
 #include <algorithm>
-#include <tuple>
+#include <limits>
 #include <utility>
 
 #include "check.h"
@@ -35,14 +35,16 @@ void place_activations(PopulationNetwork* net, Space* space) {
   std::vector<std::pair<int, Index>> free;
   for (int i = 0; i < net->layers; ++i) {
     PopulationLayer& l = net->layer[i];
-    l.y_ld = population_tiled(l.out) + 4;
+    l.y_ld = l.slice + 4;
     l.y = space->take(size(i));
     l.z = gradient_from_result(l.activation) ? l.y : space->take(size(i));
   }
   for (int i = net->layers - 1; i >= 0; --i) {
     PopulationLayer& l = net->layer[i];
     if (i == net->layers - 1) {
-      l.dy = l.activation == Activation::identity ? l.y : space->take(size(i));
+      // In a cluster others read y when dy is written.
+      const bool in_place = l.activation == Activation::identity && net->cluster == 1;
+      l.dy = in_place ? l.y : space->take(size(i));
       continue;
     }
     // When dy of layer i is worked out from that of layer i + 1, nobody needs the latter's values
@@ -64,34 +66,42 @@ void place_activations(PopulationNetwork* net, Space* space) {
   }
 }
 
-/// Room for the pieces of factors that lie in global memory.
+/// Room for the pieces of factors that lie elsewhere, in whatever block of the cluster needs most.
 void place_pieces(PopulationNetwork* net, int threads, Space* space) {
   const int warps = threads / 32, examples = population_tiled(net->batch);
-  const PopulationLayer& first = net->layer[0];
-  const auto piece = [&](Index count, Index most, Index depth) {
-    return std::pair{std::min(count, most), std::min<Index>(net->chunk, depth)};
+  const bool sliced = net->cluster > 1, weights_elsewhere = net->shared_parameters < 0;
+  // A piece by rows, and one by columns.
+  const auto rows = [&](Index most, Index count, Index depth) {
+    return std::min(count, most) * (std::min<Index>(net->chunk, depth) + 4);
   };
-  // Examples by rows in the first layer's product, by columns in its weight gradient.
-  PopulationSplit split = population_split(examples, first.out, warps);
-  auto [count, depth] = piece(examples, split.rows(), eights(first.in));
-  const Index a = count * (depth + 4);
-  split = population_split(first.out, first.in, warps);
-  std::tie(count, depth) = piece(eights(first.in), split.columns(), eights(net->batch));
-  Index b = depth * (count + 4), b_beside_a = 0;
-  for (int i = 0; i < net->layers && net->shared_parameters < 0; ++i) {
+  const auto columns = [&](Index most, Index count, Index depth) {
+    return std::min<Index>(net->chunk, depth) * (std::min(count, most) + 4);
+  };
+  Index a = 0, b_beside_a = 0, b_alone = 0;
+  const auto make_room = [&](Index of_a, Index of_b) {
+    a = std::max(a, of_a);
+    Index& b = of_a > 0 ? b_beside_a : b_alone;
+    b = std::max(b, of_b);
+  };
+  for (int i = 0; i < net->layers; ++i) {
     const PopulationLayer& l = net->layer[i];
-    split = population_split(examples, l.out, warps);
-    std::tie(count, depth) = piece(eights(l.out), split.columns(), eights(l.in));
-    b = std::max(b, count * (depth + 4));
-    if (i == 0) {
-      b_beside_a = count * (depth + 4);
-      continue;
+    for (int rank = 0; rank < net->cluster; ++rank) {
+      const Index in = eights(l.in), out = population_units(l, rank).count;
+      PopulationSplit split = population_split(examples, static_cast<int>(out), warps);
+      make_room(i == 0 || sliced ? rows(split.rows(), examples, in) : 0,
+                weights_elsewhere ? rows(split.columns(), eights(out), in) : 0);
+      split = population_split(static_cast<int>(out), l.in, warps);
+      make_room(0, i == 0 || sliced ? columns(split.columns(), in, eights(net->batch)) : 0);
+      if (i == 0) continue;
+      const Index before = population_units(net->layer[i - 1], rank).count;
+      split = population_split(examples, static_cast<int>(before), warps);
+      make_room(sliced ? rows(split.rows(), examples, eights(l.out)) : 0,
+                weights_elsewhere || sliced
+                    ? columns(split.columns(), eights(before), eights(l.out))
+                    : 0);
     }
-    split = population_split(examples, l.in, warps);
-    std::tie(count, depth) = piece(eights(l.in), split.columns(), eights(l.out));
-    b = std::max(b, depth * (count + 4));
   }
-  net->stage_b = space->take(std::max(b, b_beside_a + a));
+  net->stage_b = space->take(std::max(b_alone, b_beside_a + a));
   net->stage_a = net->stage_b + static_cast<int>(b_beside_a);
 }
 
@@ -109,13 +119,14 @@ Index population_place(const std::vector<PopulationDense>& chain, int batch, int
     PopulationLayer& l = net.layer[i];
     l.in = static_cast<int>(dense.in);
     l.out = static_cast<int>(dense.out);
+    l.slice = population_tiled((l.out + net.cluster - 1) / net.cluster);
     l.activation = dense.activation;
     l.alpha = dense.alpha;
     l.shared_ld = population_ld(l.in);
     l.shared_weight = l.shared_bias = -1;
     if (copies > 0) {
-      l.shared_weight = arena.take(eights(l.out) * l.shared_ld);
-      l.shared_bias = arena.take(population_tiled(l.out));
+      l.shared_weight = arena.take(std::min<Index>(eights(l.out), l.slice) * l.shared_ld);
+      l.shared_bias = arena.take(l.slice);
     }
   }
   net.shared_arena = static_cast<int>(arena.used());
@@ -132,34 +143,57 @@ Index population_place(const std::vector<PopulationDense>& chain, int batch, int
   return space.used() * kFloat;
 }
 
-Index population_layout(const std::vector<PopulationDense>& chain, Index batch, int states,
-                        int threads, Index limit, PopulationNetwork* network, std::string* why) {
+PopulationLayout population_layout(
+    const std::vector<PopulationDense>& chain, Index batch, int states, Index limit,
+    const std::function<bool(int cluster, int threads, Index bytes)>& runs, std::string* why) {
   // Beyond these nothing fits, and below them nothing overflows.
-  const Index most = limit / kFloat;
-  Index weights = 0;
+  const Index most = kPopulationCluster * limit / kFloat;
+  Index weights = 0, widest = 0;
   for (const PopulationDense& dense : chain) {
     if (batch > most || dense.out > most || batch * dense.out > most) {
-      *why = sentence("a layer's results, ", batch, " x ", dense.out,
-                      " numbers, are more than the ", limit >> 10, " KB of a block");
-      return -1;
+      *why = sentence("a layer's results, ", batch, " x ", dense.out, " numbers, are more than ",
+                      kPopulationCluster, " blocks of ", limit >> 10, " KB hold");
+      return {};
     }
     if (dense.in > (Index{1} << 28) / dense.out) {
       *why = sentence("a layer has ", dense.out, " x ", dense.in, " weights");
-      return -1;
+      return {};
     }
     weights += dense.in * dense.out;
+    widest = std::max(widest, dense.out);
   }
-  Index least = 0;
-  for (const int copies : {1 + states, 1, 0}) {
-    if (copies > 0 && weights > most) continue;
-    for (const int chunk : {64, 32}) {
-      least = population_place(chain, static_cast<int>(batch), copies, chunk, threads, network);
-      if (least <= limit) return least;
+  Index least = std::numeric_limits<Index>::max();
+  int in_blocks = 1;
+  PopulationLayout layout;
+  const auto fits = [&](int cluster, int copies) {
+    const Index units = (widest + cluster - 1) / cluster;
+    // Half the threads where the widest product would leave the others without a tile.
+    layout.threads = (batch + 15) / 16 * ((units + 15) / 16) < 8 ? 128 : 256;
+    layout.network.cluster = cluster;
+    for (const int chunk : {64, 32, 16}) {
+      layout.bytes = population_place(chain, static_cast<int>(batch), copies, chunk, layout.threads,
+                                      &layout.network);
+      // Asked of what does not fit too: the sentence below speaks of what could run.
+      if (cluster > 1 && !runs(cluster, layout.threads, std::min(layout.bytes, limit))) break;
+      if (layout.bytes < least) {
+        least = layout.bytes;
+        in_blocks = cluster;
+      }
+      if (layout.bytes <= limit) return true;
     }
+    return false;
+  };
+  for (int cluster = 1; cluster <= kPopulationCluster; cluster *= 2) {
+    if (weights > cluster * (limit / kFloat)) continue;
+    if (fits(cluster, 1 + states) || (states > 0 && fits(cluster, 1))) return layout;
   }
-  *why = sentence("a batch of ", batch, " needs ", (least + 1023) >> 10,
-                  " KB of shared memory, and a block has ", limit >> 10);
-  return -1;
+  for (int cluster = 1; cluster <= kPopulationCluster; cluster *= 2) {
+    if (fits(cluster, 0)) return layout;
+  }
+  *why = sentence("a batch of ", batch, " needs ", (least + 1023) >> 10, " KB of shared memory",
+                  in_blocks > 1 ? sentence(" in each of ", in_blocks, " blocks") : "",
+                  ", and a block has ", limit >> 10);
+  return {};
 }
 
 }  // namespace dlcore::cuda

@@ -79,6 +79,14 @@ DeviceInfo device_info(int device) {
   return info;
 }
 
+Index largest_shared_memory() {
+  int device = 0, bytes = 0;
+  check_cuda(cudaGetDevice(&device), "the current GPU cannot be asked for");
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "the GPU's properties cannot be read");
+  return bytes;
+}
+
 DeviceScope::DeviceScope(int device) {
   check_cuda(cudaGetDevice(&before_), "the current GPU cannot be asked for");
   if (device != before_) check_cuda(cudaSetDevice(device), "the GPU cannot be used");

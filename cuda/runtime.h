@@ -46,6 +46,8 @@ struct DeviceInfo {
 };
 int device_count();
 DeviceInfo device_info(int device);
+/// DeviceInfo::shared_memory of the current device alone: cheap enough for every launch.
+Index largest_shared_memory();
 
 /// Makes a device current for this thread, and the one before it at the end.
 class DeviceScope {

@@ -6,6 +6,7 @@ kernel's memory accesses and barriers are tested without Python, in cuda_host/po
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -14,7 +15,7 @@ import pytest
 
 import dlcore
 import reference
-from test_gpu import EMULATED, PRECISIONS, bits
+from test_gpu import PRECISIONS, bits, emulated_only
 from test_training import (
     ACTIVATIONS,
     LOSSES,
@@ -25,11 +26,12 @@ from test_training import (
     follow,
     small_data,
 )
-from tolerances import assert_within
+from tolerances import RoundedBounds, assert_within
 
 pytestmark = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])
 
-TILES = ("fp32", "tf32")
+#: Between layers values stay float32 here, also where products take bfloat16.
+BOUNDS = {**PRECISIONS, "bf16": RoundedBounds("float32", 2.0**-9)}
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +66,12 @@ def train(network, *arguments, **options):
 # Against the reference ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", TILES)
+@pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_one_step(name, precision):
     network, (x, y) = chain(precision=precision), small_data("float32")
     arguments = {"epochs": 1, "batch_size": len(x), "seed": 2}
-    bounds = PRECISIONS[precision]
+    bounds = BOUNDS[precision]
     (step,) = follow(network, x, y, optimizer=OPTIMIZERS[name], bounds=bounds, **arguments)
     history = train(network, x, y, optimizer=OPTIMIZERS[name], **arguments)
     assert_within(history.loss[0], step.loss.value, step.loss.error)
@@ -80,13 +82,23 @@ def test_one_step(name, precision):
         assert_within(value, bounded.value, bounded.error, name=parameter, dtype="float32")
 
 
-@pytest.mark.parametrize("precision", TILES)
+def test_precisions_differ():
+    x, y = small_data("float32")
+    networks = [chain(precision=precision) for precision in BOUNDS]
+    histories = dlcore.fit_many(networks, x, y, epochs=1)
+    assert [h.precision for h in histories] == list(BOUNDS)
+    values = [network.parameters["0.weight"] for network in networks]
+    assert all((a != b).any() for a, b in itertools.combinations(values, 2))
+    assert all(np.abs(a - b).max() < 1e-2 for a, b in itertools.combinations(values, 2))
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_every_activation_and_loss(kind, loss, precision):
     network, (x, y) = chain(kind, precision), small_data("float32", loss=loss)
     arguments = {"epochs": 1, "batch_size": 8, "seed": 2}
-    optimizer, bounds = dlcore.SGD(0.1, momentum=0.5), PRECISIONS[precision]
+    optimizer, bounds = dlcore.SGD(0.1, momentum=0.5), BOUNDS[precision]
     steps = list(follow(network, x, y, loss=loss, optimizer=optimizer, bounds=bounds, **arguments))
     assert [len(step.rows) for step in steps] == [8, 8, 6]
     history = train(network, x, y, loss=LOSSES[loss], optimizer=optimizer, **arguments)
@@ -108,7 +120,7 @@ def test_steps_one_by_one(schedule, loss):
     weight[0] = 1
     optimizer = dlcore.SGD(SCHEDULES[schedule], momentum=0.5)
     arguments = {"epochs": 3, "batch_size": 100, "seed": 2, "sample_weight": weight}
-    bounds = PRECISIONS["fp32"]
+    bounds = BOUNDS["fp32"]
     steps = list(follow(network, x, y, loss=loss, optimizer=optimizer, bounds=bounds, **arguments))
     history = train(network, x, y, loss=LOSSES[loss], optimizer=optimizer, **arguments)
     rates = [step.learning_rate for step in steps]
@@ -128,7 +140,7 @@ def test_sizes(sizes, batch):
     x = rng.standard_normal((batch, sizes[0])).astype(np.float32)
     y = rng.standard_normal((batch, sizes[-1])).astype(np.float32)
     arguments = {"epochs": 1, "batch_size": batch, "seed": 2}
-    optimizer, bounds = dlcore.SGD(0.1), PRECISIONS["fp32"]
+    optimizer, bounds = dlcore.SGD(0.1), BOUNDS["fp32"]
     (step,) = follow(network, x, y, loss="mse", optimizer=optimizer, bounds=bounds, **arguments)
     train(network, x, y, loss="mse", optimizer=optimizer, **arguments)
     for name, value in network.parameters.items():
@@ -139,17 +151,17 @@ def test_sizes(sizes, batch):
 # Against the CPU ----------------------------------------------------------------------------------
 
 
-def fleet(device):
+def fleet(device, precisions=("fp32",) * 5):
     """Networks that differ in everything that may differ."""
     made = [
-        ([dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(33), dlcore.ReLU(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(8), dlcore.GELU(), dlcore.Dense(8), dlcore.SiLU(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Dense(64), dlcore.Softplus(), dlcore.Dense(3)], "fp32"),
-        ([dlcore.Flatten(), dlcore.Dense(5), dlcore.Sigmoid(), dlcore.Dense(3)], "fp32"),
+        [dlcore.Dense(3)],
+        [dlcore.Dense(33), dlcore.ReLU(), dlcore.Dense(3)],
+        [dlcore.Dense(8), dlcore.GELU(), dlcore.Dense(8), dlcore.SiLU(), dlcore.Dense(3)],
+        [dlcore.Dense(64), dlcore.Softplus(), dlcore.Dense(3)],
+        [dlcore.Flatten(), dlcore.Dense(5), dlcore.Sigmoid(), dlcore.Dense(3)],
     ]
     networks = []
-    for seed, (layers, precision) in enumerate(made):
+    for seed, (layers, precision) in enumerate(zip(made, precisions, strict=True)):
         networks.append(dlcore.Network(layers, 7, seed=seed, device=device))
         if device == "cuda":
             networks[-1].precision = precision
@@ -193,16 +205,17 @@ def test_a_fleet_trains_as_on_the_cpu():
 def test_neighbours_do_not_matter():
     """A network's bits and history are those it has alone."""
     x, y = small_data("float32", count=60)
-    together = fleet("cuda")
+    precisions = ("fp32", "bf16", "tf32", "bf16", "bf16")
+    together = fleet("cuda", precisions)
     histories = dlcore.fit_many(together, x, y, **OPTIONS)
-    for i, network in enumerate(fleet("cuda")):
+    for i, network in enumerate(fleet("cuda", precisions)):
         options = {name: values[i : i + 1] for name, values in OPTIONS.items()}
         history = train(network, x, y, **options)
         assert bits(network) == bits(together[i])
         assert history.loss == histories[i].loss
 
 
-@pytest.mark.skipif(not EMULATED, reason="needs the emulation")
+@emulated_only
 def test_the_order_of_threads_does_not_matter(monkeypatch):
     x, y = small_data("float32", count=60)
     seen = []
@@ -241,6 +254,112 @@ def test_data_of_any_kind(dtype, features):
     for name, value in networks[0].parameters.items():
         np.testing.assert_allclose(networks[1].parameters[name], value, atol=1e-5)
     assert bits(networks[1]) == bits(networks[2])
+
+
+# Clusters of blocks -------------------------------------------------------------------------------
+
+
+def test_weights_that_do_not_fit_into_a_block():
+    """400 KB of them: a cluster holds them, or the cache where there are no clusters."""
+    rng = np.random.default_rng(0)
+    layers = [dlcore.Dense(128), dlcore.ReLU(), dlcore.Dense(10)]
+    network = build(layers, (784,), "float32").to("cuda")
+    network.precision = "fp32"
+    x = rng.integers(0, 256, (32, 784)).astype(np.float32) / 255
+    y = np.arange(32) % 10
+    arguments = {"epochs": 1, "batch_size": 32, "seed": 2}
+    optimizer, bounds = dlcore.SGD(0.1, momentum=0.9), BOUNDS["fp32"]
+    (step,) = follow(network, x, y, optimizer=optimizer, bounds=bounds, **arguments)
+    train(network, x, y, optimizer=optimizer, **arguments)
+    for name, value in network.parameters.items():
+        bounded = step.parameters[name]
+        assert_within(value, bounded.value, bounded.error, name=name, dtype="float32")
+
+
+#: A block's shared memory and the largest cluster, so that a network of `wide` takes just that.
+BLOCKS = {"2 blocks": (68, 2), "4 blocks": (45, 4), "8 blocks": (33, 8)}
+
+
+def wide(precision="fp32", seed=5):
+    layers = [
+        dlcore.Dense(100),
+        dlcore.Tanh(),
+        dlcore.Dense(130, bias=False),
+        dlcore.GELU(),
+        dlcore.Dense(5),
+    ]
+    network = build(layers, (9,), "float32", seed=seed).to("cuda")
+    network.precision = precision
+    return network
+
+
+def limit(monkeypatch, kilobytes, cluster):
+    monkeypatch.setenv("DLCORE_EMULATED_SHARED_MEMORY", str(kilobytes << 10))
+    monkeypatch.setenv("DLCORE_EMULATED_CLUSTER", str(cluster))
+
+
+def wide_data(count, loss="cross_entropy"):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((count, 9)).astype(np.float32)
+    return x, np.arange(count) % 5 if loss == "cross_entropy" else rng.random((count, 5))
+
+
+@emulated_only
+@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_clusters(loss, precision, monkeypatch):
+    """Steps within their bounds, and the bits of one block whatever the number of blocks."""
+    x, y = wide_data(32, loss)
+    optimizer = dlcore.SGD(0.1, momentum=0.5)
+    arguments = {"epochs": 2, "batch_size": 32, "seed": 2, "optimizer": optimizer}
+    network, bounds = wide(precision), BOUNDS[precision]
+    steps = list(follow(network, x, y, loss=loss, bounds=bounds, **arguments))
+    history = train(network, x, y, loss=LOSSES[loss], **arguments)
+    for value, step in zip(history.loss, steps, strict=True):
+        assert_within(value, step.loss.value, step.loss.error)
+    for kilobytes, cluster in BLOCKS.values():
+        limit(monkeypatch, kilobytes, cluster)
+        again = wide(precision)
+        assert train(again, x, y, loss=LOSSES[loss], **arguments).loss == history.loss
+        assert bits(again) == bits(network)
+        for name, value in again.parameters.items():
+            bounded = steps[-1].parameters[name]
+            assert_within(value, bounded.value, bounded.error, name=name, dtype="float32")
+        limit(monkeypatch, kilobytes, cluster // 2)
+        (other,) = dlcore.fit_many([wide()], x, y, epochs=1, batch_size=32, loss=LOSSES[loss])
+        each = f" in each of {cluster // 2} blocks" if cluster > 2 else ""
+        sentence = (
+            rf"a batch of 32 needs \d+ KB of shared memory{each}, and a block has {kilobytes}"
+        )
+        assert re.fullmatch(sentence, other.engine_reason)
+
+
+@emulated_only
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_whole_fits_in_clusters(blocks, order, monkeypatch):
+    """Networks of one block and of several beside each other, one of which diverges."""
+    x, y = wide_data(60)
+    options = {
+        "epochs": 3,
+        "batch_size": 32,
+        "optimizers": [dlcore.SGD(0.1), dlcore.SGD(1e30), dlcore.AdamW(0.01), dlcore.Adam(0.01)],
+        "validation_data": (x[:40], y[:40]),
+        "early_stopping": dlcore.EarlyStopping(2),
+    }
+    seen = []
+    for limits in ((227, 1), BLOCKS[blocks]):
+        limit(monkeypatch, *limits)
+        small = dlcore.Network([dlcore.Dense(8), dlcore.ReLU(), dlcore.Dense(5)], 9, device="cuda")
+        networks = [wide(seed=1), wide(seed=2), wide("bf16", seed=3), small]
+        with pytest.warns(dlcore.DivergenceWarning, match="1 of 4 networks diverged"):
+            histories = dlcore.fit_many(networks, x, y, **options)
+        assert {h.engine for h in histories} == {"population"}
+        assert [h.stopped for h in histories] == ["completed", "diverged", "completed", "completed"]
+        told = [repr((h.message, h.loss, h.val_loss, h.val_accuracy)) for h in histories]
+        seen.append((told, [bits(network) for network in networks]))
+        monkeypatch.setenv("DLCORE_HOSTSIM_ORDER", order)
+    assert seen[0] == seen[1]
 
 
 # The end of a fit ---------------------------------------------------------------------------------
@@ -347,6 +466,41 @@ def test_an_error_in_a_callback_leaves_networks_usable():
         train(network, x, y, epochs=1)
 
 
+def leave_free(monkeypatch, megabytes):
+    """Limit the device's memory to what is in use and a little more; the error tells what is."""
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(10**9))
+    with pytest.raises(RuntimeError, match="MB of 1000 MB free") as error:
+        dlcore.device_array(np.empty(10**9 // 4, np.float32))
+    free = int(re.search(r"(\d+) MB of", str(error.value))[1])
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(10**6 * (1000 - free + megabytes)))
+
+
+@emulated_only
+@pytest.mark.parametrize("large", ["networks", "data"])
+def test_out_of_memory_is_a_sentence(large, monkeypatch):
+    rng = np.random.default_rng(0)
+    units, rows = (300, 10) if large == "networks" else (10, 5000)
+    x, y = rng.standard_normal((rows, 1000)).astype(np.float32), np.arange(rows) % 3
+    networks = [
+        dlcore.Network([dlcore.Dense(units), dlcore.Dense(3)], 1000, seed=seed, device="cuda")
+        for seed in range(8)
+    ]
+    before = [bits(network) for network in networks]
+    arguments = {"epochs": 1, "batch_size": 10, "optimizer": dlcore.Adam(0.01)}
+    leave_free(monkeypatch, 30)
+    needed = {"networks": "87 MB", "data": r"3\.\d\d MB"}[large]
+    sentence = (
+        f"fit_many: {needed} for 8 networks and their copies do not fit on the GPU beside their data: "
+        r"\d+(\.\d\d)? MB wanted in one piece, \d\d?(\.\d\d)? MB of \d+ MB free; "
+        "give fit_many fewer networks at a time"
+    )
+    with pytest.raises(RuntimeError, match=sentence):
+        dlcore.fit_many(networks, x, y, validation_data=(x + 1, y), **arguments)
+    assert [bits(network) for network in networks] == before
+    monkeypatch.delenv("DLCORE_EMULATED_MEMORY")
+    train(networks[0], x[:10], y[:10], **arguments)
+
+
 # Which engine -------------------------------------------------------------------------------------
 
 
@@ -358,11 +512,15 @@ def test_an_error_in_a_callback_leaves_networks_usable():
         ([dlcore.ReLU(), dlcore.Dense(3)], {}, "an activation follows no dense layer"),
         ([dlcore.Dense(3)], {"clip_norm": 1.0}, "clip_norm needs all gradients at once"),
         ([dlcore.Dense(3)], {"statistics": True}, "statistics are asked for"),
-        ([dlcore.Dense(3)], {"precision": "bf16"}, "its precision is bf16"),
         (
-            [dlcore.Dense(900), dlcore.ReLU(), dlcore.Dense(3)],
+            [dlcore.Dense(6000), dlcore.ReLU(), dlcore.Dense(3)],
             {"batch_size": 60},
-            r"a batch of 60 needs \d+ KB of shared memory, and a block has 227",
+            r"a batch of 60 needs \d+ KB of shared memory( in each of 8 blocks)?, and a block has \d+",
+        ),
+        (
+            [dlcore.Dense(20000), dlcore.ReLU(), dlcore.Dense(3)],
+            {"batch_size": 60},
+            r"a layer's results, 60 x 20000 numbers, are more than 8 blocks of \d+ KB hold",
         ),
         ([dlcore.Dense(1)] * 13, {"loss": "mse"}, "it has more than 12 dense layers"),
     ],

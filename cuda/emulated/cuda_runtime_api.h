@@ -6,8 +6,9 @@
 //  shows;
 //  - memory is filled with 0xff (NaN) when it is allocated;
 //  - what is captured runs when the graph is launched, with the pointers it was captured with.
-// The environment variables DLCORE_EMULATED_MEMORY (bytes) and DLCORE_EMULATED_DEVICES are read at
-// each call.
+// The environment variables DLCORE_EMULATED_MEMORY (bytes), DLCORE_EMULATED_DEVICES,
+// DLCORE_EMULATED_SHARED_MEMORY (bytes of a block) and DLCORE_EMULATED_CLUSTER (blocks of the
+// largest cluster, 1 for a device of compute capability 8.0) are read at each call.
 
 #include <cstddef>
 #include <functional>
@@ -39,6 +40,8 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 
 namespace dlcore::cuda::emulated {
@@ -49,6 +52,8 @@ struct Graph;
 void enqueue(Stream* stream, std::function<void()> work);
 /// The device a pointer lies on, or -1 for memory of the host.
 int device_of(const void* pointer);
+/// Blocks of the largest cluster that a device takes.
+int largest_cluster();
 }  // namespace dlcore::cuda::emulated
 
 using cudaStream_t = dlcore::cuda::emulated::Stream*;

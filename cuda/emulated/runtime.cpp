@@ -116,6 +116,8 @@ int device_of(const void* pointer) {
   return block == nullptr ? -1 : block->device;
 }
 
+int largest_cluster() { return static_cast<int>(setting("DLCORE_EMULATED_CLUSTER", 8)); }
+
 }  // namespace dlcore::cuda::emulated
 
 using namespace dlcore::cuda::emulated;
@@ -166,10 +168,16 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= count) return cudaErrorInvalidDevice;
   std::strcpy(properties->name, "emulated GPU");
   properties->multiProcessorCount = 4;
-  properties->major = 9;
+  properties->major = largest_cluster() > 1 ? 9 : 8;
   properties->minor = 0;
-  properties->sharedMemPerBlockOptin = 227 * 1024;
+  properties->sharedMemPerBlockOptin = setting("DLCORE_EMULATED_SHARED_MEMORY", 227 * 1024);
   return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  cudaDeviceProp properties{};
+  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+  return status;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const std::lock_guard lock(mutex);

@@ -1,16 +1,20 @@
 // The population kernel on the CPU (hostsim.h), without Python, so that sanitizers can watch:
 //   population           every check
-//   population race      the cases that have to need every barrier, for ThreadSanitizer
+//   population race      cases that have to need every barrier of a block, for ThreadSanitizer
+//   population clusters  cases that have to need every barrier of a cluster
 //
-// Steps on small integers are exact in float32 and tf32 alike and must give the bits of the plain
-// loops below, wherever the kernel keeps its arrays and however many threads a block has. On other
-// numbers the bits must not depend on these things either, nor on the networks beside one.
+// Steps on small integers are exact in float32, tf32 and bfloat16 alike and must give the bits of
+// the plain loops below, wherever the kernel keeps its arrays and however many threads a block has.
+// On other numbers the bits must not depend on these things either, nor on the networks beside one.
 
 #include "population.cu"
 
 #include <cstdio>
 #include <random>
 #include <string>
+#include <tuple>
+
+#include "population_plan.h"
 
 namespace {
 
@@ -164,21 +168,30 @@ struct Arrays {
   }
 };
 
+enum class Tiles { plain, tf32, bf16 };
+constexpr Tiles kTiles[] = {Tiles::plain, Tiles::tf32, Tiles::bf16};
+
 /// Where the kernel keeps its arrays and how many threads it has.
 struct Variant {
   int copies;  ///< of the arena in shared memory
   int chunk, threads;
-  bool tensor_cores;
+  Tiles tiles;
+  int cluster = 1;
 };
 
 Index lay_out(const Problem& p, const Variant& v, PopulationNetwork* net) {
+  net->cluster = v.cluster;
   return population_place(p.chain, p.batch, v.copies, v.chunk, v.threads, net);
 }
 
 void run(const PopulationNetwork* nets, int count, const Variant& v, Index bytes) {
-  const auto kernel = v.tensor_cores ? train_population<TensorTiles> : train_population<PlainTiles>;
-  dlcore::hostsim::run(dim3(static_cast<unsigned>(count)), dim3(static_cast<unsigned>(v.threads)),
-                       static_cast<std::size_t>(bytes), false, [=] { kernel(nets); });
+  const PopulationKernel kernel =
+      v.tiles == Tiles::bf16   ? kernel_with<TensorTiles<Bfloat16>>(v.cluster)
+      : v.tiles == Tiles::tf32 ? kernel_with<TensorTiles<Tf32>>(v.cluster)
+                               : kernel_with<PlainTiles>(v.cluster);
+  dlcore::hostsim::run(dim3(static_cast<unsigned>(count * v.cluster)),
+                       dim3(static_cast<unsigned>(v.threads)), static_cast<std::size_t>(bytes),
+                       false, v.cluster, [=] { kernel(nets); });
 }
 
 std::vector<float> train(const Problem& p, unsigned seed, const Variant& v) {
@@ -353,14 +366,16 @@ std::vector<Problem> random_problems() {
 void check_exact() {
   for (const Problem& p : exact_problems()) {
     const std::vector<float> expected = train_exactly(p, 5);
-    for (const bool tensor_cores : {false, true}) {
+    for (const Tiles tiles : kTiles) {
       for (const int copies : {0, 1}) {
-        for (const auto& [chunk, threads] : {std::pair{32, 64}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tensor_cores};
+        for (const auto& [chunk, threads, cluster] :
+             {std::tuple{32, 64, 1}, {64, 128, 1}, {16, 256, 1}, {32, 64, 2}, {64, 32, 8}}) {
+          const Variant v{copies, chunk, threads, tiles, cluster};
           expect(equal(train(p, 5, v), expected),
                  p.name + ": other numbers than the plain loops, copies " + std::to_string(copies) +
-                     ", threads " + std::to_string(threads) +
-                     (tensor_cores ? ", tensor cores" : ""));
+                     ", threads " + std::to_string(threads) + ", blocks " +
+                     std::to_string(cluster) + ", tiles " +
+                     std::to_string(static_cast<int>(tiles)));
         }
       }
     }
@@ -369,16 +384,17 @@ void check_exact() {
 
 void check_bits() {
   for (const Problem& p : random_problems()) {
-    for (const bool tensor_cores : {false, true}) {
-      const std::vector<float> first = train(p, 6, {0, 32, 128, tensor_cores});
+    for (const Tiles tiles : kTiles) {
+      const std::vector<float> first = train(p, 6, {0, 32, 128, tiles});
       expect(std::all_of(first.begin(), first.end(), [](float x) { return std::isfinite(x); }),
              p.name + ": not finite");
       for (int copies = 0; copies <= 1 + p.states; ++copies) {
-        for (const auto& [chunk, threads] : {std::pair{32, 32}, {64, 128}, {32, 256}}) {
-          const Variant v{copies, chunk, threads, tensor_cores};
-          expect(same(train(p, 6, v), first), p.name + ": other bits, copies " +
-                                                  std::to_string(copies) + ", threads " +
-                                                  std::to_string(threads));
+        for (const auto& [chunk, threads, cluster] :
+             {std::tuple{32, 32, 1}, {64, 128, 1}, {32, 256, 1}, {16, 64, 2}, {64, 32, 4}}) {
+          const Variant v{copies, chunk, threads, tiles, cluster};
+          expect(same(train(p, 6, v), first),
+                 p.name + ": other bits, copies " + std::to_string(copies) + ", threads " +
+                     std::to_string(threads) + ", blocks " + std::to_string(cluster));
         }
       }
     }
@@ -388,7 +404,7 @@ void check_bits() {
 /// All problems in one launch give what each gives alone; and one that diverges stops alone.
 void check_neighbours() {
   const std::vector<Problem> problems = random_problems();
-  const Variant v{1, 32, 64, false};
+  const Variant v{1, 32, 64, Tiles::plain};
   std::vector<Arrays> arrays;
   std::vector<PopulationNetwork> nets;
   Index bytes = 0;
@@ -415,25 +431,60 @@ void check_neighbours() {
   expect(arrays[2].result.steps == 2, "the network that diverges goes on");
 }
 
-/// A few steps of shapes whose barriers all matter.
-void check_races() {
+/// Where networks go: how many blocks, and what of their arenas lies in shared memory.
+void check_layouts() {
+  constexpr Index kLimit = 227 * 1024;
+  constexpr Activation kRelu = Activation::relu;
+  const auto layout = [](const std::vector<PopulationDense>& chain, int largest_cluster) {
+    std::string why;
+    const auto runs = [&](int cluster, int, Index bytes) {
+      expect(bytes <= kLimit, "a cluster is asked for that no block has room for");
+      return cluster <= largest_cluster;
+    };
+    const PopulationLayout l = population_layout(chain, 128, 1, kLimit, runs, &why);
+    expect(l.bytes <= kLimit && why.empty() == (l.bytes > 0), "a layout too large: " + why);
+    return l;
+  };
+  const auto is = [](const PopulationLayout& l, int cluster, int copies) {
+    const PopulationNetwork& net = l.network;
+    return l.bytes > 0 && net.cluster == cluster && (net.shared_parameters >= 0) == (copies > 0) &&
+           (net.shared_moment1 >= 0) == (copies > 1);
+  };
+  const auto chain = [](Index hidden) {
+    return std::vector{dense(784, hidden, true, kRelu), dense(hidden, 10)};
+  };
+  expect(is(layout({dense(64, 32, true, kRelu), dense(32, 10)}, 8), 1, 2), "64-32-10 fits whole");
+  expect(is(layout(chain(32), 8), 1, 1), "784-32-10 fits but for its moments");
+  expect(is(layout(chain(128), 8), 4, 1), "784-128-10 fits into four blocks");
+  expect(is(layout(chain(128), 2), 1, 0), "its weights else stay in global memory");
+  expect(is(layout(chain(512), 8), 4, 0), "784-512-10 has room for its values alone");
+  expect(layout(chain(512), 1).bytes < 0, "and that in no single block");
+  expect(layout(chain(100000), 8).bytes < 0, "no cluster is large enough");
+}
+
+/// A few steps of shapes whose barriers all matter, in one block or in a cluster of two.
+void check_races(int cluster) {
   for (const Problem& p : random_problems()) {
     for (int copies = 0; copies <= 1 + p.states; ++copies) {
-      train(p, 9, {copies, 32, 64, false});
+      train(p, 9, {copies, 32, 64 / cluster, Tiles::plain, cluster});
     }
-    train(p, 9, {0, 32, 64, true});
+    train(p, 9, {0, 32, 64, Tiles::bf16, cluster});
   }
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count > 1 && std::string(arguments[1]) == "race") {
-    check_races();
+  const std::string asked = count > 1 ? arguments[1] : "";
+  if (asked == "race") {
+    check_races(1);
+  } else if (asked == "clusters") {
+    check_races(2);
   } else {
     check_exact();
     check_bits();
     check_neighbours();
+    check_layouts();
   }
   if (failures == 0) std::printf("population: all checks passed\n");
   return failures == 0 ? 0 : 1;
