@@ -71,7 +71,7 @@ DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
       examples_(options.rows == nullptr ? data.x.rows : options.row_count),
       batch_(std::min(options.batch_size, examples_)),
       steps_per_epoch_((examples_ + batch_ - 1) / batch_),
-      target_(ops::target_shape(options.loss, network.graph().output().shape)),
+      targets_(targets_of(network.graph(), options.loss)),
       plan_(network.graph(), network.layout(), batch_, DevicePlan<S>::Kind::training,
             network.precision(), context.stream()),
       gradients_(network.layout().size),
@@ -85,9 +85,7 @@ DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
   check(data.x.rows <= Index{1} << 32, "fit: ", data.x.rows,
         " examples are more than the 2**32 that one fit on a GPU can order");
   const Index size = network.layout().size;
-  const auto like = [](const DeviceMemory<float>& memory) {
-    return DeviceMemory<float>(memory.size());
-  };
+  const auto like = [](const Floats& memory) { return DeviceMemory<float>(memory.size()); };
   set_zero(gradients_.data(), size, stream_);
   epoch_start_.parameters = like(state_.parameters);
   epoch_start_.moment1 = like(state_.moment1);
@@ -103,7 +101,9 @@ DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
   if (options.validation.has_value()) {
     const Index left = device_info(network.device()).free_memory / 10 * 9;
     validation_ = upload(*options.validation, graph, options.loss, left, stream_);
-    evaluator_ = Evaluator::make(network, validation_, options.loss, context);
+    validates_ = std::make_unique<DevicePass<S>>(
+        graph, network.layout(), device_batch(validation_.view.rows),
+        DevicePass<S>::Kind::inference, network.precision(), stream_);
   }
   slice_steps_ = slice_capacity(steps_per_epoch_);
   const Index row_bytes = data.x.features * item_size(data.x.dtype);
@@ -116,12 +116,13 @@ DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
     slice.state = PinnedMemory<StepState>(1);
     if (streams()) slice.x = PinnedMemory<std::byte>(slice_steps_ * batch_ * row_bytes);
   }
-  targets_ = {.loss = options.loss,
-              .shape = target_,
-              .labels = data_.labels.data(),
-              .values = data_.values.data(),
-              .weight = data_.weight.data(),
-              .rows = {order_.data()}};
+  source_ = DeviceMemory<Source>(1);
+  Source source = data_.source(order_.data(), options.seed);
+  if (streams()) {
+    source.x = chunks_.data();
+    source.x_order = nullptr;
+  }
+  copy(source_.data(), &source, 1, stream_);
   if (options.statistics) {
     for (const DeviceSlot& slot : network.layout().slots) {
       sums_.push_back({graph.nodes[static_cast<std::size_t>(slot.node)].name});
@@ -157,23 +158,21 @@ void DeviceTrainer<S>::round_weights() {
 
 template <class S>
 void DeviceTrainer<S>::enqueue_forward() {
-  const Step step{step_state_.data(), table_.data()};
+  const Step step = this->step();
   const Node& input = network_.graph().input();
-  const Rows rows{streams() ? nullptr : order_.data()};
-  gather(step, streams() ? chunks_.data() : data_.x, data_.view.dtype, rows,
-         static_cast<float>(data_.input_scale), plan_.input(), batch_, input.rows(),
-         input.features(), plan_.input_ld(), stream_);
-  plan_.forward(step, weights(), context_, options_.seed);
+  gather(step, data_.view.dtype, plan_.input(), batch_, input.rows(), input.features(),
+         plan_.input_ld(), stream_);
+  plan_.forward(step, weights(), context_, true);
   loss_rows(step, targets_, plan_.output(), plan_.output_ld(), plan_.loss(), plan_.correct(),
             plan_.output_gradient(), plan_.output_ld(), batch_, stream_);
-  finish(step, targets_, plan_.loss(), plan_.correct(), stream_);
+  finish(step, targets_, plan_.loss(), plan_.correct(), batch_, stream_);
 }
 
 template <class S>
 void DeviceTrainer<S>::enqueue_backward() {
-  const Step step{step_state_.data(), table_.data()};
+  const Step step = this->step();
   const Index size = gradients_.size();
-  plan_.backward(step, weights(), gradients_.data(), false, context_, options_.seed);
+  plan_.backward(step, weights(), gradients_.data(), false, context_, true);
   if (options_.clip_norm > 0) {
     clip(step, gradients_.data(), size, options_.clip_norm, scratch_.data(), stream_);
   }
@@ -186,9 +185,9 @@ void DeviceTrainer<S>::enqueue_first_step() {
   enqueue_forward();
   // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
   // before can still take back its last update.
-  const Step step{step_state_.data(), table_.data()};
-  const auto keep = [&](const DeviceMemory<float>& from, DeviceMemory<float>& to) {
-    if (from.size() > 0) copy_unless_stopped(step, from.data(), to.data(), from.size(), stream_);
+  const Step step = this->step();
+  const auto keep = [&](const Floats& from, DeviceMemory<float>& to) {
+    if (from.size() > 0) keep_epoch_start(step, from.data(), to.data(), from.size(), stream_);
   };
   keep(state_.parameters, epoch_start_.parameters);
   keep(state_.moment1, epoch_start_.moment1);
@@ -217,7 +216,7 @@ void DeviceTrainer<S>::launch(Index steps) {
 
 template <class S>
 void DeviceTrainer<S>::fill(Slice& slice, Index epoch, Index begin, Index count, Index parity) {
-  const double width = static_cast<double>(target_.width);
+  const double width = static_cast<double>(targets_.shape.width);
   for (Index i = 0; i < count; ++i) {
     StepInput& input = slice.table.data()[i];
     input = {};
@@ -302,7 +301,7 @@ Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
         some = std::min(some, Statistics<float>::kEvery - begin % Statistics<float>::kEvery);
       fill(slice, epoch, begin, some, turn % 2);
       copy(table_.data(), slice.table.data(), some, stream_);
-      set_zero(&step_state_.data()->step, 1, stream_);
+      rewind(step(), stream_);
       if (streams()) fetch(slice, begin, some, turn % 2);
       const bool measured = options_.statistics && begin % Statistics<float>::kEvery == 0;
       if (begin == 0) {
@@ -378,7 +377,7 @@ void DeviceTrainer<S>::offer_checkpoint(Index epoch) {
 template <class S>
 Index DeviceTrainer<S>::resume() {
   const Checkpoint& c = *options_.resume;
-  const auto take = [&](const Numbers& from, const DeviceMemory<float>& to, const char* what) {
+  const auto take = [&](const Numbers& from, const auto& to, const char* what) {
     check(from.size == to.size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
           to.size());
     copy(to.data(), static_cast<const float*>(from.data), from.size, stream_);
@@ -461,7 +460,7 @@ void DeviceTrainer<S>::refuse_data() {
 
 template <class S>
 bool DeviceTrainer<S>::parameters_finite() {
-  sum_squares(state_.parameters.data(), state_.parameters.size(), scratch_.data(), norm_.data(),
+  sum_squares(state_.parameters.data(), state_.parameters.size(), scratch_.data(), norm_.data(), 1,
               stream_);
   double sum = 0;
   copy(&sum, norm_.data(), 1, stream_);
@@ -603,7 +602,9 @@ typename DeviceTrainer<S>::Outcome DeviceTrainer<S>::run_epoch(Index epoch, Epoc
 template <class S>
 ops::LossSums DeviceTrainer<S>::validate(Index epoch) {
   try {
-    return evaluator_->run("fit: validation_data");
+    return validates_->evaluate(
+        {.data = validation_, .parameters = state_.parameters, .context = context_}, options_.loss,
+        "fit: validation_data");
   } catch (const std::invalid_argument&) {
     // Bad data is found in the first pass over it and leaves the weights as they were.
     if (epoch == 0) restore();

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "device_network.h"
-#include "device_plan.h"
+#include "device_pass.h"
 #include "launches.h"
 
 namespace dlcore::cuda {
@@ -42,6 +42,7 @@ class DeviceTrainer {
   };
 
   bool streams() const { return data_.x == nullptr; }
+  Step step() const { return {step_state_.data(), table_.data(), source_.data()}; }
   Weights<S> weights() const;
   void round_weights();
   Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
@@ -83,11 +84,11 @@ class DeviceTrainer {
   const cudaStream_t stream_;
   Stream copies_;  ///< of data that does not fit
   const Index examples_, batch_, steps_per_epoch_;
-  const ops::TargetShape target_;
+  const Targets targets_;
   DevicePlan<S> plan_;
   DeviceData data_, validation_;
-  std::unique_ptr<Evaluator> evaluator_;
-  Targets targets_;
+  std::unique_ptr<DevicePass<S>> validates_;
+  DeviceMemory<Source> source_;
   DeviceMemory<float> gradients_;
   DeviceMemory<Bf16> rounded_;
   DeviceMemory<double> scratch_;

@@ -61,6 +61,7 @@ std::string open_file(const std::string& path, bool own, Library* opened) {
       load(handle, "cublasLtMatmulDescDestroy", &f.MatmulDescDestroy) &&
       load(handle, "cublasLtMatmulDescSetAttribute", &f.MatmulDescSetAttribute) &&
       load(handle, "cublasLtMatrixLayoutCreate", &f.MatrixLayoutCreate) &&
+      load(handle, "cublasLtMatrixLayoutSetAttribute", &f.MatrixLayoutSetAttribute) &&
       load(handle, "cublasLtMatrixLayoutDestroy", &f.MatrixLayoutDestroy) &&
       load(handle, "cublasLtMatmulPreferenceCreate", &f.MatmulPreferenceCreate) &&
       load(handle, "cublasLtMatmulPreferenceDestroy", &f.MatmulPreferenceDestroy) &&
@@ -171,14 +172,24 @@ Product Product::make(const Shape& s) {
     set(p.description_, kMaskPointer, kSomewhere);
     set(p.description_, kMaskLd, static_cast<std::int64_t>(s.mask_ld));
   }
-  const auto layout = [&](Layout* made, Type type, Index rows, Index columns, Index ld) {
+  const bool several = s.networks > 1;
+  if (several && biased) set(p.description_, kBiasStride, static_cast<std::int64_t>(s.stride_bias));
+  if (several && masked) set(p.description_, kMaskStride, static_cast<std::int64_t>(s.stride_mask));
+  const auto layout = [&](Layout* made, Type type, Index rows, Index columns, Index ld,
+                          std::int64_t stride) {
     check_lt(call.MatrixLayoutCreate(made, type_of(type), static_cast<std::uint64_t>(columns),
                                      static_cast<std::uint64_t>(rows), ld),
              "cannot describe a matrix");
+    if (!several) return;
+    const auto count = static_cast<std::int32_t>(s.networks);
+    check_lt(call.MatrixLayoutSetAttribute(*made, kBatchCount, &count, sizeof count),
+             "refuses an attribute");
+    check_lt(call.MatrixLayoutSetAttribute(*made, kBatchStride, &stride, sizeof stride),
+             "refuses an attribute");
   };
-  layout(&p.a_, s.type, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.ldb);
-  layout(&p.b_, s.type, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.lda);
-  layout(&p.d_, s.result, s.m, s.n, s.ldd);
+  layout(&p.a_, s.type, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.ldb, s.stride_b);
+  layout(&p.b_, s.type, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.lda, s.stride_a);
+  layout(&p.d_, s.result, s.m, s.n, s.ldd, s.stride_d);
 
   struct Chosen {
     const Functions& call;

@@ -30,7 +30,10 @@ inline constexpr std::int32_t kPlain = 0, kTransposed = 1;
 
 // cublasLtMatmulDescAttributes_t
 inline constexpr int kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8,
-                     kMaskPointer = 11, kMaskLd = 12;
+                     kBiasStride = 10, kMaskPointer = 11, kMaskLd = 12, kMaskStride = 13;
+
+// cublasLtMatrixLayoutAttribute_t
+inline constexpr int kBatchCount = 5, kBatchStride = 6;
 
 // cublasLtEpilogue_t
 inline constexpr std::uint32_t kEpilogueNone = 1, kEpilogueBias = 4, kEpilogueRelu = 2,
@@ -67,6 +70,7 @@ struct Functions {
   int (*MatmulDescSetAttribute)(Description, int attribute, const void* value, std::size_t bytes);
   int (*MatrixLayoutCreate)(Layout*, int type, std::uint64_t rows, std::uint64_t columns,
                             std::int64_t ld);
+  int (*MatrixLayoutSetAttribute)(Layout, int attribute, const void* value, std::size_t bytes);
   int (*MatrixLayoutDestroy)(Layout);
   int (*MatmulPreferenceCreate)(Preference*);
   int (*MatmulPreferenceDestroy)(Preference);

@@ -198,6 +198,83 @@ def test_clipped_gradients(clip):
     assert set(cpu.loss_and_gradients(x, y)[1]) == set(plain)
 
 
+# Plans that are kept ------------------------------------------------------------------------------
+
+
+def taken(call):
+    """What a call allocates on the GPU, and how many algorithms it asks cuBLASLt for."""
+    before = _cuda.emulated_counts()
+    call()
+    after = _cuda.emulated_counts()
+    return tuple(after[name] - before[name] for name in ("allocations", "choices"))
+
+
+@emulated_only
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_second_call_allocates_nothing(precision):
+    network, (x, y) = small_network(precision=precision), small_data("float32", count=90)
+    weight = np.arange(90.0)
+    calls = {
+        "predict": lambda: network.predict(x),
+        "evaluate": lambda: network.evaluate(x, y, sample_weight=weight),
+        "gradients": lambda: network.loss_and_gradients(
+            x, y, sample_weight=weight, clip_norm=0.1, dropout_seed=3
+        ),
+        "half": lambda: network.predict(x[:45]),
+    }
+    first = {name: taken(call) for name, call in calls.items()}
+    assert first["predict"] > (0, 0)
+    assert first["evaluate"][1] == 0, "predict's plan serves evaluate"
+    assert first["gradients"] > (0, 0)
+    for call in calls.values():
+        assert taken(call) == (0, 0)
+    # A fit takes the memory that there is; other rows and another precision have other plans.
+    network.fit(x, y, epochs=1)
+    assert taken(calls["predict"]) > (0, 0)
+    assert taken(calls["predict"]) == (0, 0)
+    network.precision = "fp32" if precision != "fp32" else "tf32"
+    assert taken(calls["predict"]) > (0, 0)
+
+
+@emulated_only
+def test_few_plans_are_kept(monkeypatch):
+    x = np.ones((8, 64), np.float32)
+    layers = [dlcore.Dense(1000), dlcore.ReLU(), dlcore.Dense(3)]
+    network = dlcore.Network(layers, 64, device="cuda")
+    outputs = [network.predict(x[:rows]).tobytes() for rows in range(1, 6)]
+    assert taken(lambda: network.predict(x[:5])) == (0, 0)
+    assert taken(lambda: network.predict(x[:1])) > (0, 0), "five plans were kept"
+    # Where there is no room for another one, those that are kept make it.
+    big = np.ones((4000, 64), np.float32)
+    for rows in (3999, 4000):
+        network.predict(big[:rows])
+    limit = _cuda.emulated_counts()["used"] + 10_000_000
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit))
+    network.predict(big[:3998])
+    assert [network.predict(x[:rows]).tobytes() for rows in range(1, 6)] == outputs
+
+
+def test_kept_plans_see_new_weights_and_new_data():
+    rng = np.random.default_rng(0)
+    kept = small_network()
+    for count in (30, 50, 30):
+        x, y = small_data("float32", count=count)
+        x = x + rng.standard_normal(x.shape).astype(np.float32)
+        kept.set_parameters(
+            {name: rng.standard_normal(p.shape) for name, p in kept.parameters.items()}
+        )
+        weight = rng.random(count) if count == 50 else None
+        fresh = small_network()
+        fresh.set_parameters(kept.parameters)
+        seen = []
+        for network in (kept, fresh):
+            value, gradients = network.loss_and_gradients(x, y, sample_weight=weight)
+            measured = network.evaluate(x, y, sample_weight=weight)
+            bytes_ = [g.tobytes() for g in gradients.values()]
+            seen.append((network.predict(x).tobytes(), measured, value, bytes_))
+        assert seen[0] == seen[1]
+
+
 # Training -----------------------------------------------------------------------------------------
 
 

@@ -49,6 +49,14 @@ struct Graph;
 void enqueue(Stream* stream, std::function<void()> work);
 /// The device a pointer lies on, or -1 for memory of the host.
 int device_of(const void* pointer);
+/// What has been asked for since the process began; tests look at it.
+struct Counts {
+  std::size_t used = 0;  ///< bytes of device memory, now
+  long allocations = 0;  ///< of device memory
+  long choices = 0;      ///< of an algorithm, by cuBLASLt
+  long products = 0;     ///< enqueued, each for any number of networks
+};
+Counts& counts();
 }  // namespace dlcore::cuda::emulated
 
 using cudaStream_t = dlcore::cuda::emulated::Stream*;

@@ -108,7 +108,7 @@ void rows_and_words(const Stream& stream) {
   convert<Bf16, float>(narrow, dense, m * n, stream);
   expect("convert", dense.read(stream), wanted, 1.0 / 256);
   const OnDevice<float> bias(numbers(n), stream);
-  add_bias<float>(bias, output, ld, m, n, stream);
+  add_bias<float>(bias, output, ld, m, n, {}, stream);
   stream.synchronize();
 }
 
@@ -119,9 +119,9 @@ void column_sums_of(Index m, const Stream& stream) {
   plain.column_sums(dy.data(), ld, wanted.data(), m, n);
   const OnDevice<float> input(dy, stream), sums(wanted, stream);
   const DeviceMemory<float> chunks(column_sums_scratch(m, n));
-  column_sums<float>(input, ld, sums, m, n, false, chunks.data(), stream);
+  column_sums<float>(input, ld, sums, m, n, false, chunks.data(), {}, stream);
   expect("column_sums", sums.read(stream), wanted, 1e-4);
-  column_sums<float>(input, ld, sums, m, n, true, chunks.data(), stream);
+  column_sums<float>(input, ld, sums, m, n, true, chunks.data(), {}, stream);
   for (float& value : wanted) value *= 2;
   expect("column_sums, added", sums.read(stream), wanted, 1e-4);
 }
@@ -138,7 +138,6 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   input.update.epsilon = 1.0f;
   const OnDevice<StepInput> table({input}, stream);
   const OnDevice<StepState> state({StepState{}}, stream);
-  const Step step{state, table};
   std::vector<uint32_t> order;
   for (uint32_t i = 0; i < examples; ++i) order.push_back(i * 7 % 30);
   const OnDevice<uint32_t> places(order, stream);
@@ -148,17 +147,6 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   }
   const OnDevice<uint8_t> data(pixels, stream);
   const OnDevice<float> batch(numbers(m * features), stream);
-  gather<float>(step, data, DType::uint8, {places}, 0.5f, batch, m, 1, features, features, stream);
-  std::vector<float> wanted(static_cast<std::size_t>(m * features), 0.0f);
-  for (Index i = 0; i < used; ++i) {
-    for (Index j = 0; j < features; ++j) {
-      const Index row = order[static_cast<std::size_t>(input.begin + i)];
-      wanted[static_cast<std::size_t>(i * features + j)] =
-          0.5f * static_cast<float>(pixels[static_cast<std::size_t>(row * features + j)]);
-    }
-  }
-  expect("gather", batch.read(stream), wanted, 0);
-
   std::vector<int32_t> labels;
   std::vector<double> weights;
   for (Index i = 0; i < examples; ++i) {
@@ -169,16 +157,32 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   const OnDevice<double> shares(weights, stream);
   const std::vector<float> values = numbers(examples * n), outputs = numbers(m * ld);
   const OnDevice<float> target(values, stream), logits(outputs, stream);
-  Targets targets{.loss = {kind, 0.7},
-                  .shape = {1, n, kind == ops::LossKind::cross_entropy ? 1 : n},
-                  .labels = classes,
-                  .values = target,
-                  .weight = shares,
-                  .rows = {places}};
+  const Targets targets{.loss = {kind, 0.7},
+                        .shape = {1, n, kind == ops::LossKind::cross_entropy ? 1 : n}};
+  const OnDevice<Source> source({Source{.x = data,
+                                        .order = places,
+                                        .x_order = places,
+                                        .labels = classes,
+                                        .values = target,
+                                        .weight = shares,
+                                        .scale = 0.5f,
+                                        .seed = 3}},
+                                stream);
+  const Step step{state, table, source};
+  gather<float>(step, DType::uint8, batch, m, 1, features, features, stream);
+  std::vector<float> wanted(static_cast<std::size_t>(m * features), 0.0f);
+  for (Index i = 0; i < used; ++i) {
+    for (Index j = 0; j < features; ++j) {
+      const Index row = order[static_cast<std::size_t>(input.begin + i)];
+      wanted[static_cast<std::size_t>(i * features + j)] =
+          0.5f * static_cast<float>(pixels[static_cast<std::size_t>(row * features + j)]);
+    }
+  }
+  expect("gather", batch.read(stream), wanted, 0);
   const std::vector<float> nothing(static_cast<std::size_t>(m), 0.0f);
   const OnDevice<float> loss(nothing, stream), correct(nothing, stream), dx(outputs, stream);
   loss_rows<float>(step, targets, logits, ld, loss, correct, dx, ld, m, stream);
-  finish(step, targets, loss, correct, stream);
+  finish(step, targets, loss, correct, m, stream);
   const std::vector<float> each = loss.read(stream);
   double sum = 0, total = 0;
   for (Index i = 0; i < used; ++i) {
@@ -199,13 +203,13 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   const OnDevice<Bf16> rounded(std::vector<Bf16>(static_cast<std::size_t>(size)), stream);
   const DeviceMemory<double> scratch(squares_scratch(size)), norm(1);
   clip(step, g, size, 1.0, scratch.data(), stream);
-  sum_squares(g, size, scratch.data(), norm.data(), stream);
+  sum_squares(g, size, scratch.data(), norm.data(), 1, stream);
   update(step, Rule::sgd, w, g, s1, nullptr, rounded, size, stream);
   update(step, Rule::sgd, w, g, nullptr, nullptr, nullptr, size, stream);
   update(step, Rule::adamw, w, g, s1, s2, rounded, size, stream);
-  copy_unless_stopped(step, w, g, size, stream);
-  expect("copy_unless_stopped", g.read(stream), w.read(stream), 0);
-  dropout<float>(step, true, 3, 1, 0.5, logits, logits, m, 1, n, ld, stream);
+  keep_epoch_start(step, w, g, size, stream);
+  expect("keep_epoch_start", g.read(stream), w.read(stream), 0);
+  dropout<float>(step, true, 1, 0.5, logits, logits, m, 1, n, ld, stream);
   count_step(step, stream);
   stream.synchronize();
 }
