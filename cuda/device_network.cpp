@@ -13,15 +13,6 @@ namespace {
 /// Plans that a network keeps: those of the calls between two fits, with room for another batch.
 constexpr std::size_t kMostKept = 4;
 
-/// What lies on a GPU has to lie on the network's.
-void check_place(const char* operation, const RowsView& x, int device) {
-  if (!x.on_device || x.rows == 0) return;
-  cudaPointerAttributes attributes{};
-  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
-  check_state(attributes.device == device, operation, ": x lies on cuda:", attributes.device,
-              " but the network on cuda:", device);
-}
-
 }  // namespace
 
 DeviceLayout::DeviceLayout(const Graph& graph) : slot_of_node(graph.nodes.size(), -1) {
@@ -112,19 +103,28 @@ DeviceNetwork::DeviceNetwork(Graph graph, int device)
 
 DeviceNetwork::~DeviceNetwork() = default;
 
-void Floats::lend(float* place, cudaStream_t stream) {
-  copy(place, own_.data(), size(), stream);
+void Floats::move_to(float* place, cudaStream_t stream) {
+  copy(place, data(), size(), stream);
   place_ = place;
 }
 
 void Floats::bring_back(cudaStream_t stream) {
-  copy(own_.data(), data(), size(), stream);
+  if (place_ == nullptr) return;
+  copy(own_.data(), place_, size(), stream);
   place_ = nullptr;
 }
 
 void DeviceNetwork::refuse_while_training(const char* operation) const {
   check_state(!training_.load() || trainer_thread_ == std::this_thread::get_id(), operation,
               ": this network is training in another thread; wait for it or use a copy");
+}
+
+void DeviceNetwork::check_place(const char* operation, const RowsView& x) const {
+  if (!x.on_device || x.rows == 0) return;
+  cudaPointerAttributes attributes{};
+  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
+  check_state(attributes.device == device_, operation, ": x lies on cuda:", attributes.device,
+              " but the network on cuda:", device_);
 }
 
 void DeviceNetwork::set_precision(const std::string& name) {
@@ -252,7 +252,7 @@ auto DeviceNetwork::with_pass(Index rows, bool trains, F f) {
 
 void DeviceNetwork::forward(const RowsView& x, double input_scale, Head head, Index, int, void* y) {
   const Use use(*this, "predict");
-  check_place("predict", x, device_);
+  check_place("predict", x);
   const Node& output = graph_.output();
   const Index n = output.features();
   with_pass(x.rows, false, [&]<class S>(DevicePass<S>& pass, Context& context) {
@@ -292,7 +292,7 @@ void DeviceNetwork::forward(const RowsView& x, double input_scale, Head head, In
 
 ops::LossSums DeviceNetwork::evaluate(const Dataset& data, const ops::Loss& loss, Index, int) {
   const Use use(*this, "evaluate");
-  check_place("evaluate", data.x, device_);
+  check_place("evaluate", data.x);
   return with_pass(data.x.rows, false, [&]<class S>(DevicePass<S>& pass, Context& context) {
     // Fetched batch by batch: it is used once.
     pass.data = upload(data, graph_, loss, 0, context.stream(), std::move(pass.data));
@@ -306,7 +306,7 @@ double DeviceNetwork::loss_and_gradients(const Dataset& data, const ops::Loss& l
                                          std::optional<std::uint64_t> dropout_seed) {
   const char* operation = "loss_and_gradients";
   const Use use(*this, operation);
-  check_place(operation, data.x, device_);
+  check_place(operation, data.x);
   double total = static_cast<double>(data.x.rows);
   if (data.weight != nullptr) {
     total = 0;
@@ -354,14 +354,15 @@ DeviceNetwork::Training::Training(DeviceNetwork& network, const ops::Optimizer& 
     network.kept_.clear();  // a fit takes the memory that there is
     DeviceState& state = network.state_;
     if (!network.optimizer_.shares_state(optimizer) || state.optimizer_step == 0) {
-      const auto context = Context::take(network.device_);
+      const DeviceScope scope(network.device_);
+      const Stream stream;
       const auto ready = [&](Floats* moment, bool wanted) {
         *moment = Floats(wanted ? network.layout_.size : 0);
-        set_zero(moment->data(), moment->size(), context->stream());
+        set_zero(moment->data(), moment->size(), stream);
       };
       ready(&state.moment1, optimizer.states() > 0);
       ready(&state.moment2, optimizer.states() > 1);
-      context->stream().synchronize();
+      stream.synchronize();
       state.optimizer_step = 0;
     }
     network.optimizer_ = optimizer;
@@ -374,13 +375,15 @@ DeviceNetwork::Training::Training(DeviceNetwork& network, const ops::Optimizer& 
 DeviceNetwork::Training::~Training() { network_.training_.store(false); }
 
 FitResult DeviceNetwork::fit(const Dataset& data, const FitOptions& options) {
-  check_place("fit", data.x, device_);
-  const Training training(*this, options.optimizer);
+  check_place("fit", data.x);
   try {
     const auto context = Context::take(device_);
-    return with_storage(precision_, [&]<class S>() {
-      return DeviceTrainer<S>(*this, data, options, *context).run();
+    SharedData shared(context->stream());
+    Trainee trainee(*this, data, options, std::nullopt);
+    with_storage(precision_, [&]<class S>() {
+      DeviceTrainer<S>({&trainee}, shared, *context).run(nullptr, nullptr);
     });
+    return trainee.epochs.take_result();
   } catch (const OutOfMemory& e) {
     const Index examples = options.rows == nullptr ? data.x.rows : options.row_count;
     const Index batch = std::min(options.batch_size, examples);

@@ -54,8 +54,8 @@ class Context {
   std::unique_ptr<Parts> parts_;
 };
 
-/// Numbers of a network on the device: in memory of their own, or lent to the arena of the group
-/// that the network trains in.
+/// Numbers of a network on the device: in memory of their own, or in the arena of the group that
+/// the network trains in.
 class Floats {
  public:
   Floats() = default;
@@ -63,8 +63,8 @@ class Floats {
 
   float* data() const { return place_ != nullptr ? place_ : own_.data(); }
   Index size() const { return own_.size(); }
-  /// Copies them to a place of as many, which is theirs until they come back.
-  void lend(float* place, cudaStream_t stream);
+  /// Copies them to a place for as many, where they are until they move on or come back.
+  void move_to(float* place, cudaStream_t stream);
   void bring_back(cudaStream_t stream);
 
  private:
@@ -115,6 +115,8 @@ class DeviceNetwork final : public Network {
   FitResult fit(const Dataset& data, const FitOptions& options) override;
 
   int device() const { return device_; }
+  /// Refuses what lies on another GPU.
+  void check_place(const char* operation, const RowsView& x) const;
   lt::Precision precision() const { return precision_; }
   const DeviceLayout& layout() const { return layout_; }
   DeviceState& state() { return state_; }
