@@ -186,7 +186,9 @@ DeviceTrainer<S>::DeviceTrainer(std::vector<Trainee*> trainees, SharedData& shar
   const RowsView& x = first().given.x;
   const Index row_bytes = x.features * item_size(x.dtype);
   if (streams()) {
-    slice_steps_ = std::clamp<Index>(kChunkBytes / (batch_ * row_bytes), 1, slice_steps_);
+    const Index free = device_info(first().network.device()).free_memory;
+    const Index bytes = std::min(kChunkBytes, free / 4);  // of two
+    slice_steps_ = std::clamp<Index>(bytes / (batch_ * row_bytes), 1, slice_steps_);
     chunks_ = DeviceMemory<std::byte>(2 * slice_steps_ * batch_ * row_bytes);
   }
   for (Slice& slice : slices_) {

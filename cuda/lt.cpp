@@ -67,6 +67,7 @@ std::string open_file(const std::string& path, bool own, Library* opened) {
       load(handle, "cublasLtMatmulPreferenceDestroy", &f.MatmulPreferenceDestroy) &&
       load(handle, "cublasLtMatmulPreferenceSetAttribute", &f.MatmulPreferenceSetAttribute) &&
       load(handle, "cublasLtMatmulAlgoGetHeuristic", &f.MatmulAlgoGetHeuristic) &&
+      load(handle, "cublasLtMatmulAlgoCheck", &f.MatmulAlgoCheck) &&
       load(handle, "cublasLtMatmul", &f.Matmul);
   if (!whole) return sentence(path, " lacks a function of cuBLASLt");
   const int version = static_cast<int>(f.GetVersion());
@@ -172,24 +173,14 @@ Product Product::make(const Shape& s) {
     set(p.description_, kMaskPointer, kSomewhere);
     set(p.description_, kMaskLd, static_cast<std::int64_t>(s.mask_ld));
   }
-  const bool several = s.networks > 1;
-  if (several && biased) set(p.description_, kBiasStride, static_cast<std::int64_t>(s.stride_bias));
-  if (several && masked) set(p.description_, kMaskStride, static_cast<std::int64_t>(s.stride_mask));
-  const auto layout = [&](Layout* made, Type type, Index rows, Index columns, Index ld,
-                          std::int64_t stride) {
+  const auto layout = [&](Layout* made, Type type, Index rows, Index columns, Index ld) {
     check_lt(call.MatrixLayoutCreate(made, type_of(type), static_cast<std::uint64_t>(columns),
                                      static_cast<std::uint64_t>(rows), ld),
              "cannot describe a matrix");
-    if (!several) return;
-    const auto count = static_cast<std::int32_t>(s.networks);
-    check_lt(call.MatrixLayoutSetAttribute(*made, kBatchCount, &count, sizeof count),
-             "refuses an attribute");
-    check_lt(call.MatrixLayoutSetAttribute(*made, kBatchStride, &stride, sizeof stride),
-             "refuses an attribute");
   };
-  layout(&p.a_, s.type, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.ldb, s.stride_b);
-  layout(&p.b_, s.type, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.lda, s.stride_a);
-  layout(&p.d_, s.result, s.m, s.n, s.ldd, s.stride_d);
+  layout(&p.a_, s.type, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.ldb);
+  layout(&p.b_, s.type, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.lda);
+  layout(&p.d_, s.result, s.m, s.n, s.ldd);
 
   struct Chosen {
     const Functions& call;
@@ -213,13 +204,35 @@ Product Product::make(const Shape& s) {
   }
   Heuristic heuristic{};
   int found = 0;
-  const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
-                                                 chosen.preference, 1, &heuristic, &found);
-  // Whatever it answers to an epilogue that it does not offer, there is another way.
-  if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return {};
-  check_lt(status, "cannot choose an algorithm");
-  check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
-  p.algorithm_ = heuristic.algorithm;
+  const auto choose = [&] {
+    const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
+                                                   chosen.preference, 1, &heuristic, &found);
+    // Whatever it answers to an epilogue that it does not offer, there is another way.
+    if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return false;
+    check_lt(status, "cannot choose an algorithm");
+    check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
+    p.algorithm_ = heuristic.algorithm;
+    return true;
+  };
+  if (!choose()) return {};
+  if (s.networks == 1) return p;
+
+  const auto repeat = [&](Layout matrix, std::int64_t stride) {
+    const auto count = static_cast<std::int32_t>(s.networks);
+    check_lt(call.MatrixLayoutSetAttribute(matrix, kBatchCount, &count, sizeof count),
+             "refuses an attribute");
+    check_lt(call.MatrixLayoutSetAttribute(matrix, kBatchStride, &stride, sizeof stride),
+             "refuses an attribute");
+  };
+  repeat(p.a_, s.stride_b);
+  repeat(p.b_, s.stride_a);
+  repeat(p.d_, s.stride_d);
+  if (biased) set(p.description_, kBiasStride, static_cast<std::int64_t>(s.stride_bias));
+  if (masked) set(p.description_, kMaskStride, static_cast<std::int64_t>(s.stride_mask));
+  const bool serves = call.MatmulAlgoCheck(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
+                                           &p.algorithm_, &heuristic) == kSuccess &&
+                      heuristic.workspace <= static_cast<std::size_t>(kWorkspaceBytes);
+  if (!serves && !choose()) return {};
   return p;
 }
 

@@ -39,7 +39,9 @@ enum class Epilogue {
 };
 
 /// d (m, n) = op(a) op(b) (+ d), row-major, a of m rows or columns; epilogues work on columns. The
-/// same for each of several networks, whose matrices lie strides apart, in elements.
+/// same for each of several networks, whose matrices lie strides apart, in elements; by the
+/// algorithm that one alone would get, so that its bits do not depend on the others, unless the
+/// library cannot run that for so many.
 struct Shape {
   Index m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;

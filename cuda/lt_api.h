@@ -78,6 +78,8 @@ struct Functions {
                                       std::size_t bytes);
   int (*MatmulAlgoGetHeuristic)(Handle, Description, Layout a, Layout b, Layout c, Layout d,
                                 Preference, int wanted, Heuristic* results, int* found);
+  int (*MatmulAlgoCheck)(Handle, Description, Layout a, Layout b, Layout c, Layout d,
+                         const Algorithm*, Heuristic* result);
   int (*Matmul)(Handle, Description, const void* alpha, const void* a, Layout, const void* b,
                 Layout, const void* beta, const void* c, Layout, void* d, Layout, const Algorithm*,
                 void* workspace, std::size_t bytes, cudaStream_t);

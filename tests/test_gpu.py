@@ -448,8 +448,9 @@ def test_data_that_does_not_fit_is_streamed(monkeypatch):
     y = rng.integers(0, 3, len(x))
     layers = [dlcore.Dense(4), dlcore.ReLU(), dlcore.Dense(3)]
     results = []
-    for memory in ("", str(42_000_000)):
-        monkeypatch.setenv("DLCORE_EMULATED_MEMORY", memory)
+    for limited in (False, True):
+        limit = _cuda.emulated_counts()["used"] + x.nbytes - 500_000
+        monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit) if limited else "")
         network = dlcore.Network(layers, (64,), device="cuda")
         history = network.fit(x, y, epochs=2, batch_size=500, validation_data=(x[:300], y[:300]))
         results.append((bits(network), history.loss, history.val_loss))
@@ -461,7 +462,8 @@ def test_out_of_memory_is_a_sentence(monkeypatch):
     network = dlcore.Network([dlcore.Dense(1000), dlcore.ReLU(), dlcore.Dense(3)], (64,))
     network.to("cuda")
     x, y = np.ones((100_000, 64), np.float32), np.arange(100_000) % 3
-    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(50_000_000))
+    limit = _cuda.emulated_counts()["used"] + 17_000_000
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit))
     before = bits(network)
     sentence = r"fit: .* MB for .* do not fit on the GPU: .*; use a smaller batch_size"
     with pytest.raises(RuntimeError, match=sentence):

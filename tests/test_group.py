@@ -402,6 +402,17 @@ def test_a_group_enqueues_the_products_of_one():
 
 
 @emulated_only
+def test_algorithms_are_those_of_one_alone(monkeypatch):
+    """A group asks for them as often as one network; where they cannot serve it, for its own."""
+    x, y = small_data("float32", count=60)
+    choices = [taken(lambda n=n: dlcore.fit_many(make(n), x, y, epochs=1))[1] for n in (1, 2, 5)]
+    assert choices[0] == choices[1] == choices[2] > 0
+    monkeypatch.setenv("DLCORE_EMULATED_OTHER_ALGORITHMS", "1")
+    own = taken(lambda: check_alone_and_together(make(2), x, y, epochs=2, batch_size=16))[1]
+    assert own == 4 * choices[0]
+
+
+@emulated_only
 def test_groups_are_as_large_as_there_is_room_for(monkeypatch):
     from dlcore import _cuda
 

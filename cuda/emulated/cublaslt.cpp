@@ -256,6 +256,16 @@ Functions emulated_functions() {
             results[0].algorithm.data[0] = choice->alignment;
             return kSuccess;
           },
+      .MatmulAlgoCheck =
+          [](Handle, Description p, Layout a, Layout b, Layout, Layout d,
+             const Algorithm* algorithm, Heuristic* result) {
+            // Tests set it, so that the way with an algorithm of the group's own runs too.
+            if (std::getenv("DLCORE_EMULATED_OTHER_ALGORITHMS") != nullptr) return kNotSupported;
+            if (!valid(*p, *a, *b, *d)) return kInvalidValue;
+            *result = {};
+            result->algorithm = *algorithm;
+            return kSuccess;
+          },
       .Matmul =
           [](Handle, Description p, const void* alpha, const void* a, Layout la, const void* b,
              Layout lb, const void* beta, const void* c, Layout, void* d, Layout ld,

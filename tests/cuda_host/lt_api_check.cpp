@@ -83,6 +83,7 @@ CHECK_SIGNATURE(MatmulPreferenceCreate);
 CHECK_SIGNATURE(MatmulPreferenceDestroy);
 CHECK_SIGNATURE(MatmulPreferenceSetAttribute);
 CHECK_SIGNATURE(MatmulAlgoGetHeuristic);
+CHECK_SIGNATURE(MatmulAlgoCheck);
 CHECK_SIGNATURE(Matmul);
 CHECK_SIGNATURE(MatrixLayoutCreate);
 
