@@ -78,8 +78,16 @@ DeviceData upload(const Dataset& data, const Graph& graph, const ops::Loss& loss
   copy(d.values.data(), static_cast<const float*>(data.values), d.values.size(), stream);
   d.weight.resize(data.weight == nullptr ? 0 : data.x.rows);
   copy(d.weight.data(), data.weight, d.weight.size(), stream);
-  d.host_weight.assign(data.weight, data.weight + d.weight.size());
   return d;
+}
+
+const DeviceData& SharedData::of(const Dataset& data, const Graph& graph, const ops::Loss& loss,
+                                 Index most) {
+  const Key key{data.x.base, data.x.dtype, data.x.rows, data.x.columns,  data.x.row_stride,
+                data.labels, data.values,  data.weight, data.input_scale};
+  const auto found = shared_.find(key);
+  if (found != shared_.end()) return found->second;
+  return shared_.emplace(key, upload(data, graph, loss, most, stream_)).first->second;
 }
 
 void refuse_device_data(const char* operation, const RowsView& x, const Index* rows, Index count,

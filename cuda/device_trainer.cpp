@@ -59,15 +59,6 @@ void measure_result(const float* y, Index ld, Index rows, Index n, float low, bo
 
 // --- One network ---------------------------------------------------------------------------------
 
-const DeviceData& SharedData::of(const Dataset& data, const Graph& graph, const ops::Loss& loss,
-                                 Index most) {
-  const Key key{data.x.base, data.x.dtype, data.x.rows, data.x.columns,  data.x.row_stride,
-                data.labels, data.values,  data.weight, data.input_scale};
-  const auto found = shared_.find(key);
-  if (found != shared_.end()) return found->second;
-  return shared_.emplace(key, upload(data, graph, loss, most, stream_)).first->second;
-}
-
 Trainee::Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& options,
                  std::optional<std::size_t> number)
     : network(network),
@@ -247,7 +238,9 @@ void DeviceTrainer<S>::take_data(Trainee& t, SharedData& shared) {
                           : device_info(t.network.device()).free_memory / 10 * 9;
   };
   Dataset data = t.given;
-  data.weight = nullptr;  // each network has its own
+  // Each network has its own, so that those share the rest who differ in these.
+  data.weight = nullptr;
+  data.input_scale = 1;
   t.data = &shared.of(data, graph(), options_.loss, most());
   copy(t.weight.data(), t.given.weight, t.weight.size(), stream_);
   if (t.options.validation.has_value()) {
@@ -285,6 +278,7 @@ void DeviceTrainer<S>::settle_in() {
   for (const Trainee* t : slots_) {
     Source source = t->data->source(t->order.data(), t->options.seed);
     source.weight = t->weight.data();
+    source.scale = static_cast<float>(t->given.input_scale);
     if (streams()) {
       source.x = chunks_.data();
       source.x_order = nullptr;

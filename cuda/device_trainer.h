@@ -1,10 +1,8 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "device_network.h"
@@ -14,22 +12,6 @@
 #include "launches.h"
 
 namespace dlcore::cuda {
-
-/// Datasets on the device; networks that were given the same arrays share them. Weights of examples
-/// are not among what has to be the same where they are left out of the dataset.
-class SharedData {
- public:
-  explicit SharedData(cudaStream_t stream) : stream_(stream) {}
-
-  /// x stays on the host where it would take more than `most` bytes.
-  const DeviceData& of(const Dataset& data, const Graph& graph, const ops::Loss& loss, Index most);
-
- private:
-  using Key = std::tuple<const void*, DType, Index, std::vector<Index>, Index, const void*,
-                         const void*, const void*, double>;
-  cudaStream_t stream_;
-  std::map<Key, DeviceData> shared_;
-};
 
 /// One network on its way through its epochs: what the host knows of it, and the memory that is its
 /// alone whoever trains beside it.

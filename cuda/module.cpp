@@ -29,11 +29,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("__version__") = DLCORE_VERSION;
 #ifdef DLCORE_EMULATE
   m.attr("emulated") = true;
-  m.def("emulated_counts", [] {
-    const cuda::emulated::Counts& counts = cuda::emulated::counts();
-    return py::dict(py::arg("used") = counts.used, py::arg("allocations") = counts.allocations,
-                    py::arg("choices") = counts.choices, py::arg("products") = counts.products);
-  });
+  cuda::bind_emulation(m);
 #else
   m.attr("emulated") = false;
 #endif

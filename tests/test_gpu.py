@@ -678,6 +678,85 @@ def test_arrays_go_in_and_out_without_a_copy(protocol, dtype):
     np.testing.assert_array_equal(view.numpy(), x)
 
 
+class Streamed(Foreign):
+    """An array whose values are still to be written by its library's stream."""
+
+    def __init__(self, protocol, how):
+        array = dlcore.device_array(np.zeros(5, np.float32))
+        self.stream = _cuda.EmulatedStream()
+        self.stream.fill(array, 3.0)
+        number = self.stream.number
+        changes = {}
+        if how == "entry":
+            changes = {"stream": number, "version": 3}
+        elif how == "object in the entry":
+            changes = {"stream": Stream(number), "version": 3}
+        elif how == "method":
+            self.__cuda_stream__ = lambda: (0, number)
+        elif how == "property":
+            self.__cuda_stream__ = (0, number)
+        super().__init__(array, protocol, **changes)
+
+
+class Stream:
+    def __init__(self, number):
+        self.number = number
+
+    def __cuda_stream__(self):
+        return 0, self.number
+
+
+class CupyStream:
+    def __init__(self, number):
+        self.ptr = number
+
+
+@emulated_only
+@pytest.mark.parametrize(
+    ("protocol", "how"),
+    [
+        ("dlpack", ""),
+        ("dlpack1", ""),
+        ("interface", "entry"),
+        ("interface", "object in the entry"),
+        ("interface", "method"),
+        ("interface", "property"),
+    ],
+)
+def test_what_a_stream_still_writes_is_waited_for(protocol, how):
+    view = dlcore.device_array(Streamed(protocol, how))
+    np.testing.assert_array_equal(view.numpy(), np.full(5, 3, np.float32))
+    doubled = dlcore.functional.relu(Streamed(protocol, how))
+    np.testing.assert_array_equal(doubled.numpy(), np.full(5, 3, np.float32))
+
+
+@emulated_only
+@pytest.mark.parametrize("kind", [int, Stream, CupyStream])
+def test_a_stream_that_nobody_tells_can_be_given(kind):
+    array = Streamed("interface", "")
+    # Nobody has waited: what the tests above see is due to the streams.
+    np.testing.assert_array_equal(dlcore.device_array(array).numpy(), np.zeros(5))
+    view = dlcore.device_array(array, stream=kind(array.stream.number))
+    np.testing.assert_array_equal(view.numpy(), np.full(5, 3, np.float32))
+    own = Streamed("interface", "")
+    dlcore.device_array(own._array, stream=kind(own.stream.number))
+    np.testing.assert_array_equal(own._array.numpy(), np.full(5, 3, np.float32))
+
+
+def test_what_is_no_stream():
+    array = dlcore.device_array(np.zeros(3, np.float32))
+    for stream in ("1", 1.0, object()):
+        with pytest.raises(TypeError, match="device_array: a stream needs to be an int or an obj"):
+            dlcore.device_array(array, stream=stream)
+
+    class Later:
+        def __cuda_stream__(self):
+            return 1, 0
+
+    with pytest.raises(TypeError, match="device_array: dlcore knows version 0 of __cuda_stream__"):
+        dlcore.device_array(array, stream=Later())
+
+
 def test_arrays_that_are_refused():
     array = dlcore.device_array(np.zeros((4, 6), np.float32))
     for changes, sentence in (
