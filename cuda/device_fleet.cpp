@@ -38,13 +38,17 @@ DeviceNetwork& network_of(const Member& member) {
   return static_cast<DeviceNetwork&>(*member.network);
 }
 
+/// Bytes that rows take on the device beside what lies there.
+Index bytes_to_send(const RowsView& x) {
+  return x.on_device ? 0 : x.rows * x.features * item_size(x.dtype);
+}
+
 /// What stands against training this member beside others, or nothing.
 std::string refusal_of_group(const Member& member, const DeviceInfo& device) {
   const FitOptions& options = member.options;
   if (options.on_checkpoint || options.resume.has_value()) return "it keeps a checkpoint";
   if (options.statistics) return "statistics are asked for";
-  const RowsView& x = member.data.x;
-  if (!x.on_device && x.rows * x.features * item_size(x.dtype) > device.free_memory / 10 * 9) {
+  if (bytes_to_send(member.data.x) > device.free_memory / 10 * 9) {
     return "its data does not fit on the device";
   }
   return "";
@@ -77,6 +81,10 @@ Index steps_of(const Member& member) {
   const Index examples = options.rows == nullptr ? member.data.x.rows : options.row_count;
   const Index batch = std::min(options.batch_size, examples);
   return (examples + batch - 1) / batch * options.epochs;
+}
+
+void add_reason(const std::string& reason, std::string* reasons) {
+  if (*reasons != reason) *reasons += (reasons->empty() ? "" : "; ") + reason;
 }
 
 /// How a fleet tells what it has done.
@@ -135,11 +143,17 @@ class Group {
   std::unique_ptr<DeviceTrainer<S>> trainer_;
 };
 
-/// How many networks like this one there is room for.
+/// How many networks like this one there is room for, beside its data.
 template <class S>
 std::size_t room_for(const Member& member) {
   const DeviceNetwork& network = network_of(member);
-  const Index free = device_info(network.device()).free_memory / 10 * 9;
+  Index free = device_info(network.device()).free_memory / 10 * 9 - bytes_to_send(member.data.x);
+  if (member.options.validation.has_value()) {
+    const RowsView& x = member.options.validation->x;
+    free -= bytes_to_send(x) + DevicePlan<S>::bytes(network.graph(), network.layout(),
+                                                    device_batch(x.rows),
+                                                    DevicePlan<S>::Kind::inference);
+  }
   const Index most = free / DeviceTrainer<S>::bytes_each(member);
   return static_cast<std::size_t>(std::clamp<Index>(most, 1, kMostTogether));
 }
@@ -204,7 +218,8 @@ std::vector<FitResult> train_device_fleet(
   }
   for (const auto& [device, chosen] : populations) {
     if (chosen.size() >= kFewest || asked == "population") {
-      train_population(members, chosen, &results, tell);
+      train_population(members, chosen, &results,
+                       [&](std::vector<std::size_t> latest) { tell(std::move(latest)); });
       continue;
     }
     for (const std::size_t i : chosen) {
@@ -222,13 +237,16 @@ std::vector<FitResult> train_device_fleet(
       continue;
     }
     alone.push_back(i);
-    if (asked != "graph" && refusal != why[i]) why[i] += (why[i].empty() ? "" : "; ") + refusal;
+    if (asked != "graph") add_reason(refusal, &why[i]);
   }
   for (const auto& [_, chosen] : kinds) {
     const auto rest = with_storage(network_of(members[chosen.front()]).precision(), [&]<class S>() {
       return train_groups<S>(members, chosen, why, &results, tell);
     });
-    alone.insert(alone.end(), rest.begin(), rest.end());
+    for (const std::size_t i : rest) {
+      alone.push_back(i);
+      if (chosen.size() > 1) add_reason("there was no room for two like it", &why[i]);
+    }
   }
   std::sort(alone.begin(), alone.end());
   for (const std::size_t i : alone) {

@@ -150,7 +150,7 @@ DeviceTrainer<S>::DeviceTrainer(std::vector<Trainee*> trainees, SharedData& shar
       gradients_(networks() * layout_.size),
       rounded_(std::is_same_v<S, Bf16> ? gradients_.size() : 0),
       scratch_(networks() * squares_scratch(layout_.size)),
-      norm_(1),
+      norms_(networks()),
       step_state_(networks()),
       source_(networks()) {
   set_zero(gradients_.data(), gradients_.size(), stream_);
@@ -583,12 +583,11 @@ void DeviceTrainer<S>::refuse_data(Trainee& t) {
 }
 
 template <class S>
-bool DeviceTrainer<S>::parameters_finite(const Trainee& t) {
-  sum_squares(live_[0] + at(t), layout_.size, scratch_.data(), norm_.data(), 1, stream_);
-  double sum = 0;
-  copy(&sum, norm_.data(), 1, stream_);
+void DeviceTrainer<S>::look_at_parameters() {
+  squares_.resize(slots_.size());
+  sum_squares(live_[0], layout_.size, scratch_.data(), norms_.data(), networks(), stream_);
+  copy(squares_.data(), norms_.data(), networks(), stream_);
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-  return std::isfinite(sum);
 }
 
 template <class S>
@@ -598,6 +597,7 @@ void DeviceTrainer<S>::replay(Trainee& t, Index epoch, Index steps) {
   t.done = 0;
   begin_epoch(t, epoch);
   run_steps(steps);
+  look_at_parameters();
 }
 
 // --- Statistics ----------------------------------------------------------------------------------
@@ -690,10 +690,10 @@ void DeviceTrainer<S>::end_steps(Trainee& t) {
   if (!stopped && !whole) return;
   if (t.done > 0) offer_checkpoint();
   EpochRecord record = t.epochs.record(t.learning_rate);
-  if (stopped || !parameters_finite(t)) {
-    t.epochs.diverge(
-        std::move(record), t.done, [&] { return parameters_finite(t); },
-        [&](Index epoch, Index steps) { replay(t, epoch, steps); });
+  const auto finite = [&] { return std::isfinite(squares_[static_cast<std::size_t>(t.slot)]); };
+  if (stopped || !finite()) {
+    t.epochs.diverge(std::move(record), t.done, finite,
+                     [&](Index epoch, Index steps) { replay(t, epoch, steps); });
     return;
   }
   if (options_.statistics) record.layers = take_statistics();
@@ -741,6 +741,7 @@ void DeviceTrainer<S>::run(const std::function<void(Trainee&)>& on_finish,
     }
     if (running.empty()) return;
     run_steps(count);
+    look_at_parameters();
     for (Trainee* t : running) {
       t->name([&] { end_steps(*t); });
     }

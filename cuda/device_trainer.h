@@ -145,7 +145,8 @@ class DeviceTrainer {
   ops::LossSums validate(Trainee& t);
   void conclude(Trainee& t);
 
-  bool parameters_finite(const Trainee& t);
+  /// Sums the squares of everybody's parameters, which tell whether all are finite.
+  void look_at_parameters();
   /// Back to the epoch's start.
   void restore(Trainee& t);
   void replay(Trainee& t, Index epoch, Index steps);
@@ -173,7 +174,8 @@ class DeviceTrainer {
   Arena start_;               ///< of the running epoch, or the one before until its loss is known
   DeviceMemory<float> gradients_;
   DeviceMemory<Bf16> rounded_;
-  DeviceMemory<double> scratch_, norm_;
+  DeviceMemory<double> scratch_, norms_;
+  std::vector<double> squares_;  ///< of each network's parameters
   DeviceMemory<StepState> step_state_;
   DeviceMemory<Source> source_;
   DeviceMemory<StepInput> table_;

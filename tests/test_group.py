@@ -387,6 +387,27 @@ def test_what_cannot_stand_beside_others(tmp_path, monkeypatch):
     assert engines(small, x, y) == [("group", "")] * 9
 
 
+def test_progress_counts_whoever_trains_them(monkeypatch):
+    monkeypatch.delenv("DLCORE_FLEET_ENGINE", raising=False)
+    x, y = small_data("float32", count=60)
+    layers = [dlcore.Dense(4), dlcore.ReLU(), dlcore.Dense(3)]
+    small = [moved(dlcore.Network(layers, 7, seed=seed)) for seed in range(8)]
+    networks = [*make(2), *small, *make(1, precision="bf16")]
+    calls, finished = [], []
+    histories = dlcore.fit_many(
+        networks,
+        x,
+        y,
+        epochs=2,
+        progress=lambda *told: calls.append(told),
+        on_finish=lambda i, history: finished.append((i, history.engine)),
+    )
+    assert [h.engine for h in histories] == ["group"] * 2 + ["population"] * 8 + ["graph"]
+    assert sorted(finished) == [(i, h.engine) for i, h in enumerate(histories)]
+    assert calls[-1] == (11, 11)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
 @emulated_only
 def test_a_group_enqueues_the_products_of_one():
     from dlcore import _cuda
