@@ -81,9 +81,9 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       options_(options),
       kernels_(dlcore::kernels()),
       target_(ops::target_shape(options.loss, graph.output().shape)),
-      examples_(options.rows == nullptr ? data.x.rows : options.row_count),
-      batch_(std::min(options.batch_size, examples_)),
-      steps_per_epoch_((examples_ + batch_ - 1) / batch_),
+      examples_(options.examples(data)),
+      batch_(options.batch(data)),
+      steps_per_epoch_(options.steps_per_epoch(data)),
       epochs_(options, examples_, steps_per_epoch_, "cpu"),
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0),

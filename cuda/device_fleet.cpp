@@ -38,6 +38,11 @@ DeviceNetwork& network_of(const Member& member) {
   return static_cast<DeviceNetwork&>(*member.network);
 }
 
+bool keeps_checkpoint(const Member& member) {
+  return member.options.on_checkpoint || member.options.resume.has_value();
+}
+constexpr const char* kKeepsCheckpoint = "it keeps a checkpoint";
+
 /// Bytes that rows take on the device beside what lies there.
 Index bytes_to_send(const RowsView& x) {
   return x.on_device ? 0 : x.rows * x.features * item_size(x.dtype);
@@ -45,9 +50,8 @@ Index bytes_to_send(const RowsView& x) {
 
 /// What stands against training this member beside others, or nothing.
 std::string refusal_of_group(const Member& member, const DeviceInfo& device) {
-  const FitOptions& options = member.options;
-  if (options.on_checkpoint || options.resume.has_value()) return "it keeps a checkpoint";
-  if (options.statistics) return "statistics are asked for";
+  if (keeps_checkpoint(member)) return kKeepsCheckpoint;
+  if (member.options.statistics) return "statistics are asked for";
   if (bytes_to_send(member.data.x) > device.free_memory / 10 * 9) {
     return "its data does not fit on the device";
   }
@@ -60,13 +64,12 @@ std::string refusal_of_group(const Member& member, const DeviceInfo& device) {
 std::string kind_of(const Member& member) {
   const DeviceNetwork& network = network_of(member);
   const FitOptions& options = member.options;
-  const Index examples = options.rows == nullptr ? member.data.x.rows : options.row_count;
   std::ostringstream kind;
   kind << std::setprecision(17) << network.device() << ' ' << static_cast<int>(network.precision())
-       << ' ' << std::min(options.batch_size, examples) << ' '
-       << static_cast<int>(options.loss.kind) << ' ' << options.loss.delta << ' '
-       << static_cast<int>(options.optimizer.rule) << ' ' << options.optimizer.states() << ' '
-       << options.clip_norm << ' ' << static_cast<int>(member.data.x.dtype) << ' '
+       << ' ' << options.batch(member.data) << ' ' << static_cast<int>(options.loss.kind) << ' '
+       << options.loss.delta << ' ' << static_cast<int>(options.optimizer.rule) << ' '
+       << options.optimizer.states() << ' ' << options.clip_norm << ' '
+       << static_cast<int>(member.data.x.dtype) << ' '
        << (options.validation.has_value() ? options.validation->x.rows : 0);
   for (const Node& node : network.graph().nodes) {
     kind << ';' << static_cast<int>(node.op) << node.shape << ' ' << node.units << ' ' << node.bias
@@ -77,10 +80,7 @@ std::string kind_of(const Member& member) {
 }
 
 Index steps_of(const Member& member) {
-  const FitOptions& options = member.options;
-  const Index examples = options.rows == nullptr ? member.data.x.rows : options.row_count;
-  const Index batch = std::min(options.batch_size, examples);
-  return (examples + batch - 1) / batch * options.epochs;
+  return member.options.steps_per_epoch(member.data) * member.options.epochs;
 }
 
 void add_reason(const std::string& reason, std::string* reasons) {
@@ -159,7 +159,7 @@ std::size_t room_for(const Member& member) {
 }
 
 /// Trains members of one kind in groups as large as there is room for, those that take about as
-/// many steps together. Returns those that there was no room for beside another one.
+/// many steps together. Returns those that there is no room for beside others.
 template <class S>
 std::vector<std::size_t> train_groups(std::vector<Member>& members, std::vector<std::size_t> left,
                                       const std::vector<std::string>& why,
@@ -183,7 +183,14 @@ std::vector<std::size_t> train_groups(std::vector<Member>& members, std::vector<
       most = chosen.size() / 2;
       continue;
     }
-    group->run(why, results, tell);
+    try {
+      group->run(why, results, tell);
+    } catch (const OutOfMemory& e) {
+      const Index bytes = DeviceTrainer<S>::bytes_each(members[chosen.front()]);
+      throw std::runtime_error(sentence("fit_many: ", chosen.size(), " networks of ",
+                                        megabytes(bytes), " each do not fit on the GPU: ", e.what(),
+                                        "; train fewer at once or use a smaller batch_size"));
+    }
     left.erase(left.begin(), end);
   }
   return left;
@@ -207,10 +214,10 @@ std::vector<FitResult> train_device_fleet(
   std::vector<std::size_t> left;                        // not yet trained
   std::map<int, std::vector<std::size_t>> populations;  // by device
   for (std::size_t i = 0; i < members.size(); ++i) {
-    if (members[i].options.on_checkpoint || members[i].options.resume.has_value()) {
-      why[i] = "it keeps a checkpoint";
-    } else if ((asked.empty() || asked == "population") &&
-               population_supports(members[i], device_of(i), &why[i])) {
+    const bool tried = asked.empty() || asked == "population";
+    if (tried && keeps_checkpoint(members[i])) {
+      why[i] = kKeepsCheckpoint;
+    } else if (tried && population_supports(members[i], device_of(i), &why[i])) {
       populations[network_of(members[i]).device()].push_back(i);
       continue;
     }
@@ -245,7 +252,7 @@ std::vector<FitResult> train_device_fleet(
     });
     for (const std::size_t i : rest) {
       alone.push_back(i);
-      if (chosen.size() > 1) add_reason("there was no room for two like it", &why[i]);
+      if (chosen.size() > 1) add_reason("there is no room for it beside others like it", &why[i]);
     }
   }
   std::sort(alone.begin(), alone.end());

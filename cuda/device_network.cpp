@@ -385,9 +385,8 @@ FitResult DeviceNetwork::fit(const Dataset& data, const FitOptions& options) {
     });
     return trainee.epochs.take_result();
   } catch (const OutOfMemory& e) {
-    const Index examples = options.rows == nullptr ? data.x.rows : options.row_count;
-    const Index batch = std::min(options.batch_size, examples);
-    const Memory m = memory(batch, options.optimizer, examples, options.clip_norm > 0,
+    const Index batch = options.batch(data);
+    const Memory m = memory(batch, options.optimizer, options.examples(data), options.clip_norm > 0,
                             options.validation.has_value(), options.early_stopping.has_value(),
                             precision_ == lt::Precision::bf16);
     throw std::runtime_error(sentence("fit: ",

@@ -67,9 +67,9 @@ Trainee::Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& 
       number(number),
       training(std::in_place, network, options.optimizer),
       state(network.state()),
-      examples(options.rows == nullptr ? data.x.rows : options.row_count),
-      batch(std::min(options.batch_size, examples)),
-      steps_per_epoch((examples + batch - 1) / batch),
+      examples(options.examples(data)),
+      batch(options.batch(data)),
+      steps_per_epoch(options.steps_per_epoch(data)),
       epochs(options, examples, steps_per_epoch, number.has_value() ? "group" : "graph"),
       weight(data.weight == nullptr ? 0 : data.x.rows),
       order(examples),
@@ -217,15 +217,13 @@ Index DeviceTrainer<S>::bytes_each(const Member& member) {
   const auto& network = static_cast<const DeviceNetwork&>(*member.network);
   const FitOptions& options = member.options;
   const DeviceLayout& layout = network.layout();
-  const Index examples = options.rows == nullptr ? member.data.x.rows : options.row_count;
-  const Index batch = std::min(options.batch_size, examples);
   const bool best = options.early_stopping.has_value() && options.early_stopping->restore_best;
   // Parameters and moments, those of the epoch's start, gradients, and the best parameters.
   const Index arrays = 2 * (1 + options.optimizer.states()) + 1 + (best ? 1 : 0);
   return layout.size * arrays * static_cast<Index>(sizeof(float)) +
          (std::is_same_v<S, Bf16> ? layout.size * static_cast<Index>(sizeof(Bf16)) : 0) +
-         DevicePlan<S>::bytes(network.graph(), layout, batch, Kind::training) +
-         examples * static_cast<Index>(sizeof(std::uint32_t)) +
+         DevicePlan<S>::bytes(network.graph(), layout, options.batch(member.data), Kind::training) +
+         options.examples(member.data) * static_cast<Index>(sizeof(std::uint32_t)) +
          (member.data.weight == nullptr ? 0 : member.data.x.rows * Index{sizeof(double)});
 }
 
@@ -288,7 +286,6 @@ void DeviceTrainer<S>::settle_in() {
   }
   copy(source_.data(), sources.data(), networks(), stream_);
   copy(step_state_.data(), states.data(), networks(), stream_);
-  round_weights();
 }
 
 template <class S>
@@ -431,6 +428,7 @@ void DeviceTrainer<S>::run_steps(Index count) {
     begins = true;
     t->before = std::exchange(t->start, {t->state.optimizer_step, t->state.step, true});
   }
+  round_weights();  // a callback may have set them
   Index enqueued = 0;
   try {
     Index steps = std::min<Index>(options_.statistics ? Statistics<float>::kEvery : kFirstSteps,
@@ -557,7 +555,6 @@ void DeviceTrainer<S>::resume() {
     take(c.best_parameters, t.best.data(), t.best.size(), "parameters of the best epoch");
   }
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-  round_weights();
   t.state.step = c.step;
   t.state.optimizer_step = c.optimizer_step;
 }
@@ -571,7 +568,6 @@ void DeviceTrainer<S>::restore(Trainee& t) {
   }
   t.state.step = t.start.step;
   t.state.optimizer_step = t.start.optimizer_step;
-  round_weights();
   check_cuda(cudaStreamSynchronize(stream_), "the weights cannot be taken back");
 }
 

@@ -217,6 +217,25 @@ def test_one_that_diverges_stops_alone(name, batch):
         assert all(np.isfinite(p).all() for p in network.parameters.values())
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_that_a_callback_sets_are_trained(precision):
+    """Also where products read a copy of them."""
+    x, y = small_data("float32", count=40)
+    options = {"epochs": 3, "batch_size": 8, "optimizer": dlcore.SGD(0.1)}
+    for count in (1, 2):
+        networks, (other,) = make(count, precision=precision), make(1, precision=precision)
+        fresh = dict(other.parameters)
+
+        def put_back(record, networks=networks, fresh=fresh):
+            if record["epoch"] == 2:
+                networks[-1].set_parameters(fresh)
+
+        dlcore.fit_many(networks, x, y, on_epoch=put_back, **options)
+        other._core.step = networks[-1]._core.step - 5
+        other.fit(x, y, **{**options, "epochs": 1})
+        assert bits(networks[-1]) == bits(other)
+
+
 def test_early_stopping_is_everyones_own():
     x, y = small_data("float32", count=60)
     histories = check_alone_and_together(
@@ -455,6 +474,11 @@ def test_groups_are_as_large_as_there_is_room_for(monkeypatch):
             histories = dlcore.fit_many(networks, x, y, epochs=2, batch_size=60)
         finally:
             monkeypatch.setenv("DLCORE_EMULATED_MEMORY", "")
+        for history in histories:
+            if history.engine == "graph":
+                assert history.engine_reason.endswith(
+                    "there is no room for it beside others like it"
+                )
         return [bits(n) for n in networks], {h.engine for h in histories}
 
     room = 0
@@ -468,9 +492,27 @@ def test_groups_are_as_large_as_there_is_room_for(monkeypatch):
         train()
 
 
+@emulated_only
+def test_no_memory_in_the_middle_is_a_sentence(monkeypatch):
+    from dlcore import _cuda
+
+    x, y = small_data("float32", count=1500)
+    networks = make(2)
+
+    def fill_up(*_):
+        monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(_cuda.emulated_counts()["used"]))
+
+    options = {"epochs": 1, "batch_size": 1, "validation_data": (x, y)}
+    sentence = r"fit_many: 2 networks of 0\.\d+ MB each do not fit on the GPU: .* of .* free; train"
+    with pytest.raises(RuntimeError, match=sentence):
+        dlcore.fit_many(networks, x, y, progress=fill_up, **options)
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", "")
+    assert [network._core.step for network in networks] == [1500, 1500]
+    dlcore.fit_many(networks, x[:9], y[:9], **options)
+
+
+@emulated_only
 def test_memory_is_given_back():
-    if not EMULATED:
-        pytest.skip("needs the emulation")
     from dlcore import _cuda
 
     x, y = small_data("float32", count=60)
