@@ -110,10 +110,10 @@ class Listener {
 
 /// Networks of one kind that train side by side, with what they need.
 template <class S>
-class Group {
+class TrainingGroup {
  public:
-  Group(std::vector<Member>& members, const std::vector<std::size_t>& chosen, SharedData& shared,
-        Context& context) {
+  TrainingGroup(std::vector<Member>& members, const std::vector<std::size_t>& chosen,
+                SharedData& shared, Context& context) {
     std::vector<Trainee*> slots;
     for (const std::size_t i : chosen) {
       name_member(i, [&] {
@@ -176,9 +176,9 @@ std::vector<std::size_t> train_groups(std::vector<Member>& members, std::vector<
     const auto end =
         left.begin() + static_cast<std::ptrdiff_t>((left.size() + groups - 1) / groups);
     const std::vector<std::size_t> chosen(left.begin(), end);
-    std::unique_ptr<Group<S>> group;
+    std::unique_ptr<TrainingGroup<S>> group;
     try {
-      group = std::make_unique<Group<S>>(members, chosen, shared, *context);
+      group = std::make_unique<TrainingGroup<S>>(members, chosen, shared, *context);
     } catch (const OutOfMemory&) {
       most = chosen.size() / 2;
       continue;
