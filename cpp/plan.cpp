@@ -21,6 +21,13 @@ constexpr Index kPieceRows = 16;
 constexpr Index kMostPieces = 32;
 constexpr Index kPieceFlops = 1 << 18;
 
+// Examples of a batch whose first product is made from slices: more of them keep the threads apart
+// by themselves.
+constexpr Index kSlicedRows = 256;
+constexpr Index kSlicedFeatures = 256;
+// Features of a whole cache line of any dtype that the network may have.
+constexpr Index kSliceUnit = 16;
+
 /// Elements of one panel of weights rounded by row pairs.
 Index pair_stride(const DenseSlot& slot) { return (slot.in_features + 1) / 2 * kPanel<float>; }
 
@@ -81,6 +88,34 @@ Index Plan<T>::pieces(Index m) const {
   if (bf16_ != nullptr || layout_->size > kSmallNetwork) return 1;
   const Index flops = checked_product(m, graph_->flops_per_example(), "plan");
   return std::clamp<Index>(std::min(m / kPieceRows, flops / kPieceFlops), 1, kMostPieces);
+}
+
+template <class T>
+Index Plan<T>::slices(Index m) const {
+  const Step& first = steps_.front();
+  const bool whole = bf16_ != nullptr || layout_->size > kSmallNetwork || m > kSlicedRows ||
+                     node(first.op).op != OpKind::dense || node(0).uses > 1 || node(0).rows() > 1 ||
+                     node(0).features() < kSlicedFeatures;
+  return whole ? 1 : 2;
+}
+
+template <class T>
+Part Plan<T>::slice(Index i) const {
+  return part(i, 2, node(0).features(), kSliceUnit);
+}
+
+template <class T>
+void Plan<T>::forward_slice(const T* parameters, Index slice, Part rows) {
+  const Step& step = steps_.front();
+  const DenseSlot& slot = slot_of(step);
+  const Value& x = value(0);
+  const Value& v = value(step.node);
+  const Part features = this->slice(slice);
+  k_->dense_forward(x.at(x.y, rows) + features.begin, x.ld,
+                    parameters + slot.weight + features.begin * kPanel<T>, slot.panel_stride,
+                    nullptr, Activation::identity, 0, nullptr,
+                    v.at(slice == 0 ? v.y : slice_, rows), v.ld, rows.end - rows.begin,
+                    slot.out_features, features.end - features.begin);
 }
 
 template <class T>
@@ -149,6 +184,8 @@ Index Plan<T>::assign(T* base) {
       most_bias = std::max(most_bias, slot.out_features);
     }
     bias_ = take(padded<T>(most_bias), 1);
+    const Index sliced = std::min(batch_, kSlicedRows);
+    if (slices(sliced) > 1) slice_ = take(sliced, value(steps_.front().node).ld);
   }
   if (bf16_ != nullptr) {
     Index most_rounded = 0, most_x = 0, most_dy = 0;
@@ -174,10 +211,24 @@ Index Plan<T>::assign(T* base) {
 
 template <class T>
 void Plan<T>::forward(const T* parameters, int threads, Part rows,
-                      std::optional<ops::DropoutKey> dropout, Index first_row) {
+                      std::optional<ops::DropoutKey> dropout, Index first_row, bool sliced) {
   for (const Step& step : steps_) {
-    forward_step(step, parameters, threads, rows, dropout, first_row);
+    if (sliced && &step == &steps_.front()) {
+      finish_slices(parameters, rows);
+    } else {
+      forward_step(step, parameters, threads, rows, dropout, first_row);
+    }
   }
+}
+
+template <class T>
+void Plan<T>::finish_slices(const T* parameters, Part rows) {
+  const Step& step = steps_.front();
+  const DenseSlot& slot = slot_of(step);
+  const Value& v = value(step.node);
+  k_->dense_finish(v.at(slice_, rows), slot.bias < 0 ? nullptr : parameters + slot.bias,
+                   step.activation, step.alpha, v.at(v.z, rows), v.at(v.y, rows), v.ld,
+                   rows.end - rows.begin, slot.out_features);
 }
 
 template <class T>
@@ -381,7 +432,7 @@ void Plan<T>::weight_gradient(const K& products, int threads, const T* x, Index 
   if (fused) {
     ops::dense_weight_update<T>(products, threads, x, ldx, dy, ldy, *sink.update, w,
                                 sink.state(sink.state1, slot.weight),
-                                sink.state(sink.state2, slot.weight), rows);
+                                sink.state(sink.state2, slot.weight), sink.ahead, rows);
   } else {
     ops::dense_weight_gradient<T>(products, threads, x, ldx, dy, ldy, sink.add, w, rows);
   }

@@ -51,11 +51,22 @@ class Plan {
   /// touches stays in the caches of its core. 1 where the products had better be cut themselves.
   Index pieces(Index m) const;
 
+  /// Parts in which the first product of a batch of m examples is made, each from a slice of the
+  /// input's features; 1 where it is made whole. A thread that keeps to one slice has its own
+  /// features of the batch and its own weights, from the gather to the update, in the caches of its
+  /// core: what other threads are sent are the sums alone.
+  Index slices(Index m) const;
+  /// Features of the input in a slice; those of a part of them lie beside each other.
+  Part slice(Index i) const;
+  /// Sums of the first product over one slice.
+  void forward_slice(const T* parameters, Index slice, Part rows);
+
   /// Values of all nodes for these rows of the plan's batch. Dropout drops where `dropout` is
   /// given, else it passes; first_row is the number of row 0 within a batch that is larger than
-  /// the plan's.
+  /// the plan's. Where `sliced`, the sums of the first product have been made.
   void forward(const T* parameters, int threads, Part rows,
-               std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0);
+               std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0,
+               bool sliced = false);
 
   /// What a dense node's fused activation gave for m examples.
   struct Result {
@@ -74,6 +85,7 @@ class Plan {
     T* parameters = nullptr;
     T* state1 = nullptr;
     T* state2 = nullptr;
+    bool ahead = false;  ///< parameters and states are more than caches hold
 
     /// A state at an offset, or null where the optimizer has none.
     static T* state(T* base, Index offset) { return base == nullptr ? base : base + offset; }
@@ -117,6 +129,8 @@ class Plan {
 
   void forward_step(const Step& step, const T* parameters, int threads, Part rows,
                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
+  /// What follows the first product once its slices are made.
+  void finish_slices(const T* parameters, Part rows);
   void backward_step(const Step& step, const T* parameters, int threads, Part rows,
                      const std::optional<ops::DropoutKey>& dropout, Index first_row, Index piece);
   void forward_dense(const Step& step, const T* parameters, int threads, Part rows);
@@ -152,7 +166,8 @@ class Plan {
   T* transposed_dx_ = nullptr;
   T* sum_ = nullptr;
   Index transposed_dy_size_ = 0, transposed_dx_size_ = 0, sum_size_ = 0;
-  T* bias_ = nullptr;  ///< gradient of one bias
+  T* bias_ = nullptr;   ///< gradient of one bias
+  T* slice_ = nullptr;  ///< sums of the first product over the second slice
   // bf16: one layer's factors, rounded by rows or by row pairs, and all layers' weights.
   T* rounded_ = nullptr;
   T* x_pairs_ = nullptr;

@@ -13,6 +13,9 @@
 namespace dlcore {
 namespace {
 
+// Examples that are gathered before the sums over a slice of their features are made.
+constexpr Index kSliceRows = 64;
+
 template <class T>
 void copy(const Buffer<T>& from, Buffer<T>* to) {
   if (to->size() != from.size()) *to = Buffer<T>(from.size());
@@ -55,8 +58,9 @@ ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset
   const Index width = target.rows * target.features;
   for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
     const Index m = std::min(plan.batch(), data.x.rows - begin);
-    if (!ops::gather(kernels, threads, data.x, nullptr, 0, begin, static_cast<T>(data.input_scale),
-                     plan.input(), plan.input_ld(), m, plan.input_rows())) {
+    if (!ops::gather(kernels, threads, data.x, {0, data.x.features}, nullptr, 0, begin,
+                     static_cast<T>(data.input_scale), plan.input(), plan.input_ld(), m,
+                     plan.input_rows())) {
       refuse_not_finite(operation, data.x, nullptr, data.x.rows);
     }
     plan.forward(parameters, threads, {0, m});
@@ -87,6 +91,7 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       epochs_(options, examples_, steps_per_epoch_, "cpu"),
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0),
+      beyond_caches_(ops::beyond_caches<T>(layout.size, options.optimizer.states())),
       plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training,
             options.bf16 ? bf16_kernels() : nullptr),
       statistics_(options.statistics ? std::make_unique<Statistics<T>>(graph, layout) : nullptr),
@@ -125,14 +130,32 @@ void Trainer<T>::refuse_data() {
 }
 
 template <class T>
-bool Trainer<T>::forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+bool Trainer<T>::gather(const Index* rows, Index known, Part piece, Part features) {
+  const Index begin = piece.begin;
+  return ops::gather(kernels_.of<T>(), options_.threads, data_.x, features, rows + begin,
+                     known - begin, 0, static_cast<T>(data_.input_scale),
+                     plan_.input(begin) + features.begin, plan_.input_ld(), piece.end - begin,
+                     plan_.input_rows());
+}
+
+template <class T>
+bool Trainer<T>::forward_slices(const Index* rows, Index known, Index m) {
+  const Index slices = plan_.slices(m), pieces = std::max<Index>(m / kSliceRows, 1);
+  std::atomic<bool> finite{true};
+  parallel_for(options_.threads, slices * pieces, [&](Index i) {
+    const Part piece = part(i % pieces, pieces, m, 1);
+    if (!gather(rows, known, piece, plan_.slice(i / pieces))) finite = false;
+    plan_.forward_slice(state_.parameters.data(), i / pieces, piece);
+  });
+  return finite;
+}
+
+template <class T>
+void Trainer<T>::forward_and_loss(const Index* rows, Part piece, bool sliced, double weight,
                                   const ops::DropoutKey& dropout, ops::LossSums* sums) {
   const auto& k = kernels_.of<T>();
   const int threads = options_.threads;
   const Index begin = piece.begin, m = piece.end - piece.begin;
-  const bool finite = ops::gather(k, threads, data_.x, rows + begin, known - begin, 0,
-                                  static_cast<T>(data_.input_scale), plan_.input(begin),
-                                  plan_.input_ld(), m, plan_.input_rows());
   const Index width = target_.rows * target_.features;
   Index* labels = data_.labels == nullptr ? nullptr : labels_.data() + begin * target_.rows;
   T* targets = data_.values == nullptr ? nullptr : targets_.data() + begin * width;
@@ -147,12 +170,11 @@ bool Trainer<T>::forward_and_loss(const Index* rows, Index known, Part piece, do
     }
     if (weights != nullptr) weights[i] = data_.weight[row];
   }
-  plan_.forward(state_.parameters.data(), threads, piece, dropout);
+  plan_.forward(state_.parameters.data(), threads, piece, dropout, 0, sliced);
   *sums = ops::loss_forward_backward<T>(
       k, threads, options_.loss, target_, plan_.output(begin), plan_.output_ld(), labels, targets,
       target_.features, weights, weight, plan_.loss_scratch(begin), plan_.output_gradient(begin),
       leading_dimension<T>(target_.features), m);
-  return finite;
 }
 
 template <class T>
@@ -169,12 +191,15 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   T* parameters = state_.parameters.data();
   const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
   const Index pieces = plan_.pieces(m);
-  std::atomic<bool> finite{true};
+  const bool sliced = plan_.slices(m) > 1;
+  std::atomic<bool> finite{!sliced || forward_slices(rows, examples_ - begin, m)};
   // Inside a piece the loops are serial; a batch of one piece leaves the threads to them.
   parallel_for(threads, pieces, [&](Index i) {
     const Part piece = part(i, pieces, m, 1);
     ops::LossSums& loss = loss_sums_[static_cast<std::size_t>(i)];
-    if (!forward_and_loss(rows, examples_ - begin, piece, weight, dropout, &loss)) finite = false;
+    const Part features{0, data_.x.features};
+    if (!sliced && !gather(rows, examples_ - begin, piece, features)) finite = false;
+    forward_and_loss(rows, piece, sliced, weight, dropout, &loss);
     plan_.backward_values(parameters, threads, piece, dropout, 0, i);
   });
   if (!finite) refuse_data();
@@ -194,7 +219,8 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
-    plan_.backward_parameters(threads, m, {nullptr, false, &update, parameters, moment1, moment2});
+    plan_.backward_parameters(
+        threads, m, {nullptr, false, &update, parameters, moment1, moment2, beyond_caches_});
   } else {
     plan_.backward_parameters(threads, m, {gradients_.data()});
     double factor = 1;

@@ -31,10 +31,13 @@ class Trainer {
 
  private:
   void run_epoch();
-  /// Gathers a piece of the batch whose rows these are, passes it forward and works out its loss
-  /// and the derivative by its outputs; `known` rows say what comes next. False where data is not
-  /// finite.
-  bool forward_and_loss(const Index* rows, Index known, Part piece, double weight,
+  /// Gathers these features of a piece of the batch whose rows these are; `known` rows say what
+  /// comes next. False where data is not finite.
+  bool gather(const Index* rows, Index known, Part piece, Part features);
+  /// Gathers the batch and makes the sums of the first product, slice by slice.
+  bool forward_slices(const Index* rows, Index known, Index m);
+  /// Passes a piece of the batch forward and works out its loss and the derivative by its outputs.
+  void forward_and_loss(const Index* rows, Part piece, bool sliced, double weight,
                         const ops::DropoutKey& dropout, ops::LossSums* sums);
   /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
   /// and then nothing was changed.
@@ -60,7 +63,7 @@ class Trainer {
   const ops::TargetShape target_;
   const Index examples_, batch_, steps_per_epoch_;
   Epochs epochs_;
-  bool fused_;
+  bool fused_, beyond_caches_;
   Plan<T> plan_;
   std::unique_ptr<Plan<T>> validation_plan_;
   std::unique_ptr<Statistics<T>> statistics_;

@@ -255,6 +255,23 @@ def test_one_step(name, dtype, clip, kernels):
     assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
 
 
+@pytest.mark.parametrize("count", [2, 40, 256, 257])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_step_of_many_features(dtype, kind, bias, count, kernels):
+    """The first product of at most 256 examples is made in two parts, and of more in one."""
+    network = build([dlcore.Dense(35, bias=bias), ACTIVATIONS[kind], dlcore.Dense(3)], (300,), dtype)
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((count, 300)).astype(dtype), np.arange(count) % 3
+    optimizer = OPTIMIZERS["momentum"]
+    arguments = {"epochs": 1, "batch_size": count, "seed": 2}
+    (step,) = follow(network, x, y, optimizer=optimizer, bounds=Bounds(dtype), **arguments)
+    history = network.fit(x, y, optimizer=optimizer, **arguments)
+    assert_within(history.loss[0], step.loss.value, step.loss.error)
+    assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ten_steps_one_by_one(name):
     """Epochs of one step: loss and parameters after each of them, in float64."""

@@ -177,8 +177,8 @@ Prepared gather(const KernelsOf<float>& k, int threads, DType dtype, Index m) {
   d->y = Buffer<float>(m * ld);
   const RowsView view{d->x.data(), dtype, kRows, kFeatures, kFeatures * size, {}};
   const auto batch = [=](const KernelsOf<float>& kernels, int count, Index begin, float* y) {
-    ops::gather<float>(kernels, count, view, d->order.data() + begin, kRows - begin, 0, 1.0f / 255,
-                       y, ld, m, 1);
+    ops::gather<float>(kernels, count, view, {0, kFeatures}, d->order.data() + begin, kRows - begin,
+                       0, 1.0f / 255, y, ld, m, 1);
   };
   const auto check = [=, &k] {
     Buffer<float> expected(m * ld);

@@ -150,7 +150,8 @@ Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, i
   const auto run = [=, &k] {
     ops::dense_weight_update<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, update,
                                     {w->data(), d->stride, d->k, d->n}, state1->data(),
-                                    state2->data(), m);
+                                    state2->data(),
+                                    ops::beyond_caches<float>(d->panels, optimizer.states()), m);
   };
   const auto check = [=] {
     w->copy_from(d->w);
@@ -167,7 +168,7 @@ Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, i
       kReference.f32.dense_weight_update(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, update,
                                          reference.data() + at, first.data() + at,
                                          second.size() == 0 ? nullptr : second.data() + at,
-                                         d->stride, m, d->n, 1);
+                                         d->stride, false, m, d->n, 1);
       panel_row(*d, *w, r, found.data());
       panel_row(*d, reference, r, expected.data());
       return compare(found.data(), expected.data(), d->n, 0, tolerance, "w");

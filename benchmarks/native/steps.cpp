@@ -72,7 +72,7 @@ std::unique_ptr<Network> network_of(const Sizes& sizes, std::uint64_t seed) {
 
 /// Images of bytes whose class can be learnt: each class has its own bright tenth of the pixels.
 struct Images {
-  std::vector<std::uint8_t> pixels;
+  Buffer<std::uint8_t> pixels{kExamples * 784};  ///< in huge pages, as NumPy's
   std::vector<Index> labels;
   Dataset dataset(Index rows) const {
     Dataset data;
@@ -87,6 +87,7 @@ const Images& images() {
   static const Images made = [] {
     Images m;
     philox::Stream words(1, philox::Purpose::weights, 0, 0);
+    std::uint8_t* to = m.pixels.data();
     for (Index i = 0; i < kExamples; ++i) {
       const Index label = words.next() % 10;
       m.labels.push_back(label);
@@ -94,8 +95,7 @@ const Images& images() {
         const std::uint32_t word = words.next();
         for (int byte = 0; byte < 4; ++byte) {
           const auto pixel = static_cast<std::uint8_t>(word >> (8 * byte));
-          m.pixels.push_back((j + byte) % 10 == label ? static_cast<std::uint8_t>(pixel | 128)
-                                                      : pixel);
+          *to++ = (j + byte) % 10 == label ? static_cast<std::uint8_t>(pixel | 128) : pixel;
         }
       }
     }

@@ -134,8 +134,74 @@ DLCORE_INLINE void scale_row(T* y, T factor, Index n) {
   map(n, y, [s](Vec<T> v) { return v * s; }, static_cast<const T*>(y));
 }
 
+// Rows of at most so many classes are worked through a vector of rows at a time, class by class:
+// what a row by itself costs is its sums and maxima over lanes, one waiting for the other.
+inline constexpr Index kFewClasses = 64;
+
+/// kLanes<T> rows of n <= kFewClasses columns, transposed: one vector a column.
+template <class T>
+struct Columns {
+  static constexpr Index kRows = kLanes<T>;
+
+  /// Rows past `rows` are zero.
+  void load_from(const T* x, Index ldx, Index rows, Index n) {
+    alignas(64) T block[kRows * kRows];
+    for (Index j = 0; j < n; j += kRows) {
+      const Index count = smaller(kRows, n - j);
+      for (Index r = 0; r < kRows; ++r) {
+        store(block + r * kRows, r < rows ? load_partial(x + r * ldx + j, count, T{0}) : Vec<T>{});
+      }
+      transpose_block(block, kRows, values + j * kRows, kRows);
+    }
+  }
+  void store_to(T* y, Index ldy, Index rows, Index n) const {
+    alignas(64) T block[kRows * kRows];
+    for (Index j = 0; j < n; j += kRows) {
+      const Index count = smaller(kRows, n - j);
+      transpose_block(values + j * kRows, kRows, block, kRows);
+      for (Index r = 0; r < rows; ++r) {
+        store_partial(y + r * ldy + j, load(block + r * kRows), count);
+      }
+    }
+  }
+  Vec<T> column(Index j) const { return load(values + j * kRows); }
+  void set(Index j, Vec<T> v) { store(values + j * kRows, v); }
+
+  /// Largest of each row.
+  Vec<T> max(Index n) const {
+    Vec<T> best = splat(static_cast<T>(-__builtin_inf()));
+    for (Index j = 0; j < n; ++j) best = larger<T>(column(j), best);
+    return best;
+  }
+  /// Each column becomes exp(column - shift); returns the sums of the rows.
+  Vec<T> exponentials(Vec<T> shift, Index n) {
+    Vec<T> sum = {};
+    for (Index j = 0; j < n; ++j) {
+      const Vec<T> e = exp<T>(column(j) - shift);
+      set(j, e);
+      sum += e;
+    }
+    return sum;
+  }
+
+  alignas(64) T values[kFewClasses * kRows];
+};
+
+template <class T>
+void softmax_of_few(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
+  Columns<T> columns;
+  for (Index i = 0; i < m; i += kLanes<T>) {
+    const Index rows = smaller(kLanes<T>, m - i);
+    columns.load_from(x + i * ldx, ldx, rows, n);
+    const Vec<T> factor = splat(T{1}) / columns.exponentials(columns.max(n), n);
+    for (Index j = 0; j < n; ++j) columns.set(j, columns.column(j) * factor);
+    columns.store_to(y + i * ldy, ldy, rows, n);
+  }
+}
+
 template <class T>
 void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
+  if (n <= kFewClasses) return softmax_of_few(x, ldx, y, ldy, m, n);
   for (Index i = 0; i < m; ++i) {
     T* row = y + i * ldy;
     scale_row(row, T{1} / row_exp(x + i * ldx, row_max(x + i * ldx, n), row, n), n);
@@ -143,8 +209,44 @@ void softmax(const T* x, Index ldx, T* y, Index ldy, Index m, Index n) {
 }
 
 template <class T>
+void cross_entropy_of_few(const T* x, Index ldx, const Index* labels, const T* weight, T* loss,
+                          T* correct, T* dx, Index lddx, Index m, Index n) {
+  Columns<T> columns;
+  const Vec<T> one = splat(T{1});
+  for (Index i = 0; i < m; i += kLanes<T>) {
+    const Index rows = smaller(kLanes<T>, m - i);
+    columns.load_from(x + i * ldx, ldx, rows, n);
+    const Vec<T> max = columns.max(n);
+    // Numbers of classes as T: exact, and no mask need be of another width.
+    alignas(64) T numbers[kLanes<T>] = {};
+    for (Index r = 0; r < rows; ++r) numbers[r] = static_cast<T>(labels[i + r]);
+    const Vec<T> label = load(numbers), none = splat(T{-1});
+    Vec<T> logit = {}, answer = none;
+    for (Index j = 0; j < n; ++j) {
+      const Vec<T> v = columns.column(j), number = splat(static_cast<T>(j));
+      logit = label == number ? v : logit;
+      // The first of equal largest logits counts as the answer; a NaN is never right.
+      answer = (v >= max) & (answer == none) ? number : answer;
+    }
+    const Vec<T> sum = columns.exponentials(max, n);
+    store_partial(correct + i, answer == label ? one : Vec<T>{}, rows);
+    store_partial(loss + i, max - logit + log<T>(sum), rows);
+    if (dx == nullptr) continue;
+    const Vec<T> share = load_partial(weight + i, rows, T{0}), factor = share / sum;
+    for (Index j = 0; j < n; ++j) {
+      const Vec<T> gradient = columns.column(j) * factor;
+      columns.set(j, label == splat(static_cast<T>(j)) ? gradient - share : gradient);
+    }
+    columns.store_to(dx + i * lddx, lddx, rows, n);
+  }
+}
+
+template <class T>
 void cross_entropy(const T* x, Index ldx, const Index* labels, const T* weight, T* loss, T* correct,
                    T* dx, Index lddx, Index m, Index n) {
+  if (n <= kFewClasses) {
+    return cross_entropy_of_few(x, ldx, labels, weight, loss, correct, dx, lddx, m, n);
+  }
   // The logarithm of a whole vector of rows at a time.
   for (Index i0 = 0; i0 < m; i0 += kLanes<T>) {
     const Index rows = smaller(kLanes<T>, m - i0);
@@ -439,6 +541,7 @@ template <class T>
 constexpr KernelsOf<T> table() {
   return {.convert_row = convert_row<T>,
           .dense_forward = dense_forward<T, Single>,
+          .dense_finish = dense_finish<T>,
           .dense_input_gradient = dense_input_gradient<T, Single>,
           .dense_input_gradient_transposed = dense_input_gradient_transposed<T, Single>,
           .dense_weight_gradient = dense_weight_gradient<T, Single>,

@@ -78,6 +78,11 @@ struct KernelsOf {
                         Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
                         Index k);
 
+  /// z[m,n] = y[m,n] + more[m,n] + b[n] and y = activation(z), as dense_forward ends: y and more,
+  /// which lies like y, hold the sums over two parts of k.
+  void (*dense_finish)(const T* more, const T* b, Activation activation, T alpha, T* z, T* y,
+                       Index ldy, Index m, Index n);
+
   /// dx[m,k] = sum_n dy[m,n] w[k,n]; add adds to what is there.
   void (*dense_input_gradient)(const T* dy, Index ldy, const T* w, Index panel_stride, bool add,
                                T* dx, Index ldx, Index m, Index n, Index k);
@@ -91,10 +96,11 @@ struct KernelsOf {
   void (*dense_weight_gradient)(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                                 Index panel_stride, Index m, Index n, Index k);
 
-  /// The same product, each tile handed to update() while it is in the first-level cache.
+  /// The same product, each tile handed to update() while it is in the first-level cache; `ahead`
+  /// asks for w and its states early.
   void (*dense_weight_update)(const T* x, Index ldx, const T* dy, Index ldy,
                               const Update<T>& update, T* w, T* state1, T* state2,
-                              Index panel_stride, Index m, Index n, Index k);
+                              Index panel_stride, bool ahead, Index m, Index n, Index k);
 
   /// db[n] = sum_m dy[m,n]
   void (*column_sums)(const T* dy, Index ld, T* db, Index m, Index n);

@@ -47,31 +47,55 @@ struct Single {
   }
 };
 
-/// Asks for n elements of an array, if there is one; they may lie past its end.
+/// Elements of a cache line.
+template <class T>
+inline constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
+
+/// Asks for elements of an array, which may lie past its end.
 template <class T>
 DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
-  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
-  if (array == nullptr) return;
-  for (Index i = begin; i < begin + n; i += kLine) __builtin_prefetch(array + i);
+  for (Index i = begin; i < begin + n; i += kLine<T>) __builtin_prefetch(array + i);
 }
 
+/// How the factor a lies in a tile: rows of summed elements, or columns, of which each holds one
+/// element of every sum; while those are multiplied the tile may ask ahead.
+enum class Factor { rows, columns, columns_asking };
+
 /// c = a b or c += a b over one tile, summed in order of depth. Element (r, d) of a lies at
-/// r * a_row + (d / run) * a_jump + (d % run) * a_depth: panels make the depth jump every `run`.
+/// r * lda + (d / run) * jump + d % run in rows, whose depth jumps every `run` in panels, and at
+/// d * lda + r in columns.
 template <class T>
 struct Tile {
   const T* a;
-  Index a_row, a_depth, a_jump, run;
+  Index lda;
   const T* b;
-  Index b_depth;
+  Index ldb;
   Index depth;
   bool add;
   T* c;
   Index ldc;
+  Index jump = 0, run = kDepth;
 };
 
+/// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
+/// three arrays, one a step of the depth, as more at a time keep the product's own loads waiting.
+template <class T>
+struct Ahead {
+  const T* array[3];
+  Index lines;
+};
+
+template <class T>
+DLCORE_INLINE void ask(const Ahead<T>& ahead, Index line) {
+#pragma GCC unroll 3
+  for (const T* array : ahead.array) {
+    if (array != nullptr) __builtin_prefetch(array + line * kLine<T>);
+  }
+}
+
 // noinline: the loops around a tile must not take registers from it.
-template <class T, class M, int R, int V>
-__attribute__((noinline)) void tile_product(const Tile<T>& t) {
+template <class T, class M, int R, int V, Factor F>
+__attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ahead) {
   Vec<T> sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -80,15 +104,19 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
       sum[r][v] = t.add ? load(t.c + r * t.ldc + v * kLanes<T>) : Vec<T>{};
     }
   }
-  const Index a_row = t.a_row, a_depth = t.a_depth, b_depth = t.b_depth;
+  constexpr bool kRows = F == Factor::rows;
+  const Index a_row = kRows ? t.lda : 1, a_depth = kRows ? 1 : t.lda, ldb = t.ldb;
   const T* b = t.b;
   const T* a_run = t.a;
   for (Index left = t.depth; left > 0; left -= t.run) {
     const T* a = a_run;
-    const Index run = smaller(left, t.run);
+    const Index run = kRows ? smaller(left, t.run) : left;
     // A run of the next tile's rows, which follow: panels are too far apart to be foreseen.
-    if (t.a_jump != 0) prefetch(a_run, R * a_row, R * a_row);
+    if (kRows && t.jump != 0) prefetch(a_run, R * a_row, R * a_row);
     for (Index d = 0; d < run; ++d) {
+      if constexpr (F == Factor::columns_asking) {
+        if (d < ahead->lines) ask(*ahead, d);
+      }
       Vec<T> row[V];
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes<T>);
@@ -99,9 +127,9 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
         for (int v = 0; v < V; ++v) sum[r][v] = M::template add<T>(s, row[v], sum[r][v]);
       }
       a += a_depth;
-      b += b_depth;
+      b += ldb;
     }
-    a_run += t.a_jump;
+    a_run += t.jump;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -111,20 +139,29 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t) {
 }
 
 template <class T>
-using TileFunction = void (*)(const Tile<T>&);
+using TileFunction = void (*)(const Tile<T>&, const Ahead<T>*);
 
-template <class T, class M, int R>
-DLCORE_INLINE TileFunction<T> tile_of_columns(Index columns) {
-  return columns > kLanes<T> ? tile_product<T, M, R, 2> : tile_product<T, M, R, 1>;
-}
-
-/// The tile of this many rows, for at most kTileColumns columns.
-template <class T, class M, int R = kTileRows>
-TileFunction<T> tile_of(Index rows, Index columns) {
-  if constexpr (R > 1) {
-    if (rows < R) return tile_of<T, M, R - 1>(rows, columns);
+/// The tiles of 1 to kTileRows rows, by number of rows and vectors.
+template <class T, class M, Factor F>
+struct Tiles {
+  template <int R>
+  constexpr void fill() {
+    of[R][0] = tile_product<T, M, R, 1, F>;
+    of[R][1] = tile_product<T, M, R, 2, F>;
+    if constexpr (R > 1) fill<R - 1>();
   }
-  return tile_of_columns<T, M, R>(columns);
+  constexpr Tiles() { fill<kTileRows>(); }
+  TileFunction<T> of[kTileRows + 1][2] = {};
+};
+template <class T, class M, Factor F>
+inline constexpr Tiles<T, M, F> kTiles;
+
+/// c = a b over a tile of this many rows and at most kTileColumns columns, which are rounded up to
+/// whole vectors.
+template <class T, class M, Factor F>
+DLCORE_INLINE void multiply(Index rows, Index columns, const Tile<T>& tile,
+                            const Ahead<T>* ahead = nullptr) {
+  kTiles<T, M, F>.of[rows][columns > kLanes<T>](tile, ahead);
 }
 
 /// Rows 0..rows in tiles of nearly equal height: 32 rows are 11 + 11 + 10 and not 14 + 14 + 4.
@@ -137,13 +174,16 @@ struct RowSplit {
   Index count, height, taller;
 };
 
-/// y = activation(y + b), z = y + b, on rows x columns; columns up to whole vectors.
+/// y = activation(y + more + b), z its argument, on rows x columns; columns up to whole vectors.
+/// more, which lies like y, and b may be null.
 template <class T, Activation A>
-void finish_tile(T* y, T* z, Index ldy, const T* b, T alpha, Index rows, Index columns) {
+void finish_tile(const T* more, T* y, T* z, Index ldy, const T* b, T alpha, Index rows,
+                 Index columns) {
   const Vec<T> slope = splat(alpha);
   for (Index r = 0; r < rows; ++r) {
     for (Index j = 0; j < columns; j += kLanes<T>) {
       Vec<T> value = load(y + r * ldy + j);
+      if (more != nullptr) value += load(more + r * ldy + j);
       if (b != nullptr) value += load(b + j);
       if (z != nullptr) store(z + r * ldy + j, value);
       store(y + r * ldy + j, activate<A, T>(value, slope));
@@ -152,8 +192,8 @@ void finish_tile(T* y, T* z, Index ldy, const T* b, T alpha, Index rows, Index c
 }
 
 template <class T>
-using FinishFunction = void (*)(T* y, T* z, Index ldy, const T* b, T alpha, Index rows,
-                                Index columns);
+using FinishFunction = void (*)(const T* more, T* y, T* z, Index ldy, const T* b, T alpha,
+                                Index rows, Index columns);
 
 template <class T>
 FinishFunction<T> finish_of(Activation activation) {
@@ -189,17 +229,23 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
         for (Index r = 0; r < rows.count; ++r) {
           const Index i = i0 + rows.begin(r), height = i0 + rows.begin(r + 1) - i;
           T* c = y + i * ldy + j;
-          tile_of<T, M>(height,
-                        columns)({x + i * ldx + k0, ldx, 1, 0, kDepth, panel + k0 * kPanel<T>,
-                                  kPanel<T>, depth, k0 > 0, c, ldy});
+          multiply<T, M, Factor::rows>(
+              height, columns,
+              {x + i * ldx + k0, ldx, panel + k0 * kPanel<T>, kPanel<T>, depth, k0 > 0, c, ldy});
           if (last && !plain) {
-            finish(c, z == nullptr ? nullptr : z + i * ldy + j, ldy, b == nullptr ? b : b + j,
-                   alpha, height, columns);
+            finish(nullptr, c, z == nullptr ? nullptr : z + i * ldy + j, ldy,
+                   b == nullptr ? b : b + j, alpha, height, columns);
           }
         }
       }
     }
   }
+}
+
+template <class T>
+void dense_finish(const T* more, const T* b, Activation activation, T alpha, T* z, T* y, Index ldy,
+                  Index m, Index n) {
+  finish_of<T>(activation)(more, y, z, ldy, b, alpha, m, n);
 }
 
 /// Sums of R rows of the weights times C rows of dy, lane by lane, and then over the lanes.
@@ -296,9 +342,9 @@ void dense_input_gradient(const T* dy, Index ldy, const T* w, Index panel_stride
       for (Index r = 0; r < rows.count; ++r) {
         const Index begin = rows.begin(r), height = rows.begin(r + 1) - begin;
         for (Index c = 0; c < columns; c += kTileColumns<T>) {
-          tile_of<T, M>(
-              height, columns - c)({dy + begin * ldy + n0, ldy, 1, 0, depth, packed + c, kPanel<T>,
-                                    depth, add || n0 > 0, dx + begin * ldx + i + c, ldx});
+          multiply<T, M, Factor::rows>(height, columns - c,
+                                       {dy + begin * ldy + n0, ldy, packed + c, kPanel<T>, depth,
+                                        add || n0 > 0, dx + begin * ldx + i + c, ldx});
         }
       }
     }
@@ -319,9 +365,9 @@ void dense_input_gradient_transposed(const T* dyt, Index ldt, const T* w, Index 
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
         for (Index j = j0; j < j1; j += kTileColumns<T>) {
-          tile_of<T, M>(height,
-                        j1 - j)({block + i * kRow, kRow, 1, panel_stride, kRow, dyt + n0 * ldt + j,
-                                 ldt, depth, n0 > 0, dxt + i * ldxt + j, ldxt});
+          multiply<T, M, Factor::rows>(height, j1 - j,
+                                       {block + i * kRow, kRow, dyt + n0 * ldt + j, ldt, depth,
+                                        n0 > 0, dxt + i * ldxt + j, ldxt, panel_stride, kRow});
         }
       }
     }
@@ -339,8 +385,9 @@ void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool a
       T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
       for (Index r = 0; r < rows.count; ++r) {
         const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
-        tile_of<T, M>(height, columns)({x + m0 * ldx + i, 1, ldx, 0, depth, dy + m0 * ldy + j, ldy,
-                                        depth, add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
+        multiply<T, M, Factor::columns>(height, columns,
+                                        {x + m0 * ldx + i, ldx, dy + m0 * ldy + j, ldy, depth,
+                                         add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
       }
     }
   }
@@ -396,27 +443,32 @@ void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2
 
 template <class T, class M>
 void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
-                         T* w, T* state1, T* state2, Index panel_stride, Index m, Index n,
-                         Index k) {
+                         T* w, T* state1, T* state2, Index panel_stride, bool ahead, Index m,
+                         Index n, Index k) {
   const RowSplit rows(k);
   // Whole rows of a panel, so that the weights of a tile and its state lie in one run.
   alignas(64) T gradient[kTileRows * kPanel<T>];
+  const auto of = [](T* state, Index at) { return state == nullptr ? state : state + at; };
   for (Index j = 0; j < n; j += kPanel<T>) {
-    if (n - j < kPanel<T>) __builtin_memset(gradient, 0, sizeof(gradient));
+    const Index columns = smaller(kPanel<T>, n - j);
+    if (columns < kPanel<T>) __builtin_memset(gradient, 0, sizeof(gradient));
     for (Index r = 0; r < rows.count; ++r) {
       const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
-      const Index offset = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
-      // What the next tile updates comes while this one is multiplied.
-      const Index next = offset + height * kPanel<T>;
-      prefetch(w, next, height * kPanel<T>);
-      prefetch(state1, next, height * kPanel<T>);
-      prefetch(state2, next, height * kPanel<T>);
-      for (Index c = 0; c < smaller(kPanel<T>, n - j); c += kTileColumns<T>) {
-        tile_of<T, M>(height, smaller(kTileColumns<T>, n - j - c))(
-            {x + i, 1, ldx, 0, m, dy + j + c, ldy, m, false, gradient + c, kPanel<T>});
+      const Index at = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
+      for (Index c = 0; c < columns; c += kTileColumns<T>) {
+        const Tile<T> tile{x + i, ldx, dy + j + c, ldy, m, false, gradient + c, kPanel<T>};
+        if (ahead) {
+          // A part of what the next row of tiles updates.
+          const Index next = at + height * (kPanel<T> + c);
+          const Ahead<T> asked{{w + next, of(state1, next), of(state2, next)},
+                               height * kTileColumns<T> / kLine<T>};
+          for (Index line = m; line < asked.lines; ++line) ask(asked, line);
+          multiply<T, M, Factor::columns_asking>(height, columns - c, tile, &asked);
+        } else {
+          multiply<T, M, Factor::columns>(height, columns - c, tile);
+        }
       }
-      update_elements(update, w + offset, gradient, state1 == nullptr ? state1 : state1 + offset,
-                      state2 == nullptr ? state2 : state2 + offset, height * kPanel<T>);
+      update_elements(update, w + at, gradient, of(state1, at), of(state2, at), height * kPanel<T>);
     }
   }
 }

@@ -139,6 +139,19 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
 }
 
 template <class T>
+void dense_finish(const T* more, const T* b, Activation activation, T alpha, T* z, T* y, Index ldy,
+                  Index m, Index n) {
+  for (Index i = 0; i < m; ++i) {
+    for (Index j = 0; j < n; ++j) {
+      T sum = y[i * ldy + j] + more[i * ldy + j];
+      if (b != nullptr) sum += b[j];
+      if (z != nullptr) z[i * ldy + j] = sum;
+      y[i * ldy + j] = static_cast<T>(activate(activation, sum, alpha));
+    }
+  }
+}
+
+template <class T>
 void dense_input_gradient(const T* dy, Index ldy, const T* w, Index panel_stride, bool add, T* dx,
                           Index ldx, Index m, Index n, Index k) {
   for (Index i = 0; i < m; ++i) {
@@ -204,7 +217,7 @@ void update_elements(const Update<T>& u, T* w, const T* dw, T* state1, T* state2
 
 template <class T>
 void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
-                         T* w, T* state1, T* state2, Index panel_stride, Index m, Index n,
+                         T* w, T* state1, T* state2, Index panel_stride, bool, Index m, Index n,
                          Index k) {
   for (Index d = 0; d < k; ++d) {
     for (Index j = 0; j < n; ++j) {
@@ -337,6 +350,7 @@ template <class T>
 constexpr KernelsOf<T> table() {
   return {.convert_row = convert_row<T>,
           .dense_forward = dense_forward<T>,
+          .dense_finish = dense_finish<T>,
           .dense_input_gradient = dense_input_gradient<T>,
           .dense_input_gradient_transposed = dense_input_gradient_transposed<T>,
           .dense_weight_gradient = dense_weight_gradient<T>,

@@ -118,16 +118,17 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
 template <class T, class K>
 void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
                          Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
-                         T* state2, Index m) {
+                         T* state2, bool ahead, Index m) {
   const Index n = w.out_features, k = w.in_features;
-  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  if (cut.rows > 1) cut.rows += cut.rows % 2;
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, 1);
+    const Part r = part(cut.row(task), cut.rows, k, 16);
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
                                  state1 == nullptr ? state1 : state1 + at,
-                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, m,
+                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, ahead, m,
                                  c.end - c.begin, r.end - r.begin);
   });
 }
@@ -183,7 +184,8 @@ void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<
   template void dense_weight_gradient(const K&, int, const T*, Index, const T*, Index, bool,  \
                                       const DenseWeights<T>&, Index);                         \
   template void dense_weight_update(const K&, int, const T*, Index, const T*, Index,          \
-                                    const Update<T>&, const DenseWeights<T>&, T*, T*, Index);
+                                    const Update<T>&, const DenseWeights<T>&, T*, T*, bool,   \
+                                    Index);
 DLCORE_INSTANTIATE(float, KernelsOf<float>)
 DLCORE_INSTANTIATE(double, KernelsOf<double>)
 DLCORE_INSTANTIATE(float, Bf16Kernels)

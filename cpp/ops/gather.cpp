@@ -19,11 +19,11 @@ constexpr Index kTaskElements = 1 << 12;
 // rows come while this one is trained on.
 constexpr Index kPrefetchBytes = 32768;
 
-/// Asks for a row, into the second-level cache.
-void prefetch_row(const RowsView& x, Index row) {
+/// Asks for features of a row, into the second-level cache.
+void prefetch_row(const RowsView& x, Part features, Index row) {
   constexpr Index kLine = 64;
-  const std::byte* from = x.base + row * x.row_stride;
-  const Index bytes = x.features * item_size(x.dtype);
+  const Index size = item_size(x.dtype), bytes = (features.end - features.begin) * size;
+  const std::byte* from = x.base + row * x.row_stride + features.begin * size;
   for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
 }
 
@@ -51,22 +51,25 @@ bool gather_piece(const KernelsOf<T>& kernels, const RowsView& x, Index row, Ind
 }  // namespace
 
 template <class T>
-bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const Index* rows,
-            Index known, Index first, T scale, T* y, Index ldy, Index m, Index pieces) {
-  const Index n = x.features / pieces;
-  const Index row_bytes = std::max<Index>(x.features * item_size(x.dtype), 1);
+bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, Part features,
+            const Index* rows, Index known, Index first, T scale, T* y, Index ldy, Index m,
+            Index pieces) {
+  const Index all = features.end - features.begin, n = all / pieces;
+  const Index row_bytes = std::max<Index>(all * item_size(x.dtype), 1);
   const Index ahead = std::max<Index>(kPrefetchBytes / row_bytes, 1);
   const Index last = rows == nullptr || !x.columns.empty() ? 0 : known - ahead;
-  const Index tasks = std::clamp<Index>(m * x.features / kTaskElements, 1, std::max<Index>(m, 1));
+  const Index tasks = std::clamp<Index>(m * all / kTaskElements, 1, std::max<Index>(m, 1));
   std::atomic<bool> finite{true};
   parallel_for(threads, tasks, [&](Index task) {
     const Part r = part(task, tasks, m, 1);
     bool good = true;
     for (Index i = r.begin; i < r.end; ++i) {
       const Index row = rows == nullptr ? first + i : rows[i];
-      if (i < last) prefetch_row(x, rows[i + ahead]);
+      if (i < last) prefetch_row(x, features, rows[i + ahead]);
       for (Index p = 0; p < pieces; ++p) {
-        good = gather_piece(kernels, x, row, p * n, n, scale, y + (i * pieces + p) * ldy) && good;
+        good = gather_piece(kernels, x, row, features.begin + p * n, n, scale,
+                            y + (i * pieces + p) * ldy) &&
+               good;
       }
     }
     if (!good) finite.store(false, std::memory_order_relaxed);
@@ -93,9 +96,9 @@ bool find_not_finite(const RowsView& x, const Index* rows, Index count, Position
   return false;
 }
 
-template bool gather(const KernelsOf<float>&, int, const RowsView&, const Index*, Index, Index,
-                     float, float*, Index, Index, Index);
-template bool gather(const KernelsOf<double>&, int, const RowsView&, const Index*, Index, Index,
-                     double, double*, Index, Index, Index);
+template bool gather(const KernelsOf<float>&, int, const RowsView&, Part, const Index*, Index,
+                     Index, float, float*, Index, Index, Index);
+template bool gather(const KernelsOf<double>&, int, const RowsView&, Part, const Index*, Index,
+                     Index, double, double*, Index, Index, Index);
 
 }  // namespace dlcore::ops

@@ -1,16 +1,18 @@
 #pragma once
 
 #include "kernels/kernels.h"
+#include "parallel.h"
 #include "tensor.h"
 
 namespace dlcore::ops {
 
-/// y = T(x[rows[i],:]) * scale for m rows of x (rows null: first + i), each cut into `pieces` rows
-/// of y; false where a value is not finite. `known` entries of rows, m or more, say what comes
-/// next, which is asked for ahead of its use.
+/// y = T(x[rows[i], features]) * scale for m rows of x (rows null: first + i), each cut into
+/// `pieces` rows of y; false where a value is not finite. `known` entries of rows, m or more, say
+/// what comes next, which is asked for ahead of its use.
 template <class T>
-bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, const Index* rows,
-            Index known, Index first, T scale, T* y, Index ldy, Index m, Index pieces);
+bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, Part features,
+            const Index* rows, Index known, Index first, T scale, T* y, Index ldy, Index m,
+            Index pieces);
 
 /// Row and column of the first value among rows 0..count (of `rows`, if given) that is NaN or
 /// infinite; false if there is none.
