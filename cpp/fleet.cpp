@@ -18,10 +18,9 @@ constexpr auto kCallTime = std::chrono::milliseconds(50);
 struct Cancelled {};
 
 double cost(const Member& member) {
-  const Index examples =
-      member.options.rows == nullptr ? member.data.x.rows : member.options.row_count;
   return static_cast<double>(member.network->graph().flops_per_example()) *
-         static_cast<double>(examples) * static_cast<double>(member.options.epochs);
+         static_cast<double>(member.options.examples(member.data)) *
+         static_cast<double>(member.options.epochs);
 }
 
 /// What workers and the calling thread share.

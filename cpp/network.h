@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <limits>
@@ -97,6 +98,13 @@ struct FitOptions {
   std::function<void(const Checkpoint&)> on_checkpoint;
   double checkpoint_seconds = 1;
   std::optional<Checkpoint> resume;  ///< where to go on, if not at the beginning
+
+  /// Examples of the data that are trained on, in batches of as many, and steps of an epoch.
+  Index examples(const Dataset& data) const { return rows == nullptr ? data.x.rows : row_count; }
+  Index batch(const Dataset& data) const { return std::min(batch_size, examples(data)); }
+  Index steps_per_epoch(const Dataset& data) const {
+    return (examples(data) + batch(data) - 1) / batch(data);
+  }
 };
 
 enum class Stop { completed, early_stopping, callback, diverged };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 
@@ -14,14 +13,8 @@
 namespace dlcore {
 namespace {
 
-// Ctrl-C must be answered within 100 ms, callbacks need no more.
-constexpr double kCallSeconds = 0.05;
 // Examples that are gathered before the sums over a slice of their features are made.
 constexpr Index kSliceRows = 64;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 template <class T>
 void copy(const Buffer<T>& from, Buffer<T>* to) {
@@ -92,9 +85,10 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       options_(options),
       kernels_(dlcore::kernels()),
       target_(ops::target_shape(options.loss, graph.output().shape)),
-      examples_(options.rows == nullptr ? data.x.rows : options.row_count),
-      batch_(std::min(options.batch_size, examples_)),
-      steps_per_epoch_((examples_ + batch_ - 1) / batch_),
+      examples_(options.examples(data)),
+      batch_(options.batch(data)),
+      steps_per_epoch_(options.steps_per_epoch(data)),
+      epochs_(options, examples_, steps_per_epoch_, "cpu"),
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0),
       beyond_caches_(ops::beyond_caches<T>(layout.size, options.optimizer.states())),
@@ -217,8 +211,7 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   if (step_in_epoch == 0) epoch_start_.copy_from(state_);
   sums->add(batch);
 
-  const Index fit_step = epoch * steps_per_epoch_ + step_in_epoch;
-  learning_rate_ = options_.schedule.at(fit_step, steps_per_epoch_, options_.epochs);
+  learning_rate_ = epochs_.learning_rate(epoch, step_in_epoch);
   T* moment1 = state_.moment1.data();
   T* moment2 = state_.moment2.data();
   ++state_.optimizer_step;
@@ -262,55 +255,35 @@ void Trainer<T>::replay(Index epoch, Index steps) {
   ops::LossSums sums;
   for (Index step = 0; step < steps; ++step) {
     run_step(epoch, step, &sums);
-    report_progress(epoch, step + 1);
+    epochs_.report(epoch, step + 1);
   }
 }
 
 template <class T>
-void Trainer<T>::report_progress(Index epoch, Index steps_done) {
-  if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
-  last_call_ = now();
-  options_.on_progress(epoch, steps_done, steps_per_epoch_);
-}
-
-template <class T>
-void Trainer<T>::offer_checkpoint(Index epoch) {
-  const double begin = now();
-  if (!options_.on_checkpoint || begin < next_checkpoint_) return;
+void Trainer<T>::offer_checkpoint() {
+  if (!epochs_.wants_checkpoint()) return;
   const auto numbers = [](const Buffer<T>& buffer) {
     return Numbers{buffer.data(), buffer.size()};
   };
   Checkpoint c;
-  c.epoch = epoch;
   c.step = epoch_start_.step;
   c.optimizer_step = epoch_start_.optimizer_step;
   c.parameters = numbers(epoch_start_.parameters);
   c.moment1 = numbers(epoch_start_.moment1);
   c.moment2 = numbers(epoch_start_.moment2);
   c.best_parameters = numbers(best_.parameters);
-  c.best = best_loss_;
-  c.waited = waited_;
-  c.best_epoch = result_.best_epoch;
-  c.epochs = result_.epochs;
-  options_.on_checkpoint(c);
-  if (options_.checkpoint_seconds == 0) return;
-  // Where writing takes long it is done less often, so that it takes a twentieth of the time.
-  next_checkpoint_ = now() + std::max(options_.checkpoint_seconds, 19 * (now() - begin));
+  epochs_.hand_out(std::move(c));
 }
 
 template <class T>
-Index Trainer<T>::resume() {
+void Trainer<T>::resume() {
   const Checkpoint& c = *options_.resume;
   const auto take = [](const Numbers& from, Buffer<T>* to, const char* what) {
     check(from.size == to->size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
           to->size());
     if (from.size > 0) std::copy_n(static_cast<const T*>(from.data), from.size, to->data());
   };
-  check(c.epoch >= 0 && c.epoch < options_.epochs && c.step >= 0 && c.optimizer_step >= 0 &&
-            c.waited >= 0 && c.best_epoch < c.epoch &&
-            static_cast<Index>(c.epochs.size()) == c.epoch,
-        "fit: the checkpoint is at epoch ", c.epoch, " of ", options_.epochs, " with ",
-        c.epochs.size(), " records");
+  epochs_.resume(c);
   if (c.best_parameters.size > 0) best_.parameters = Buffer<T>(layout_.size);
   take(c.parameters, &state_.parameters, "parameters");
   take(c.moment1, &state_.moment1, "first moments");
@@ -318,124 +291,54 @@ Index Trainer<T>::resume() {
   take(c.best_parameters, &best_.parameters, "parameters of the best epoch");
   state_.step = c.step;
   state_.optimizer_step = c.optimizer_step;
-  best_loss_ = c.best;
-  waited_ = c.waited;
-  result_.best_epoch = c.best_epoch;
-  result_.epochs = c.epochs;
-  return c.epoch;
 }
 
 template <class T>
-std::string Trainer<T>::diverged(Index epoch, Index steps_done) {
-  const std::string where =
-      sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
-               epoch + 1, " (learning rate ", learning_rate_, "); ");
-  // Back to the last weights that gave a finite loss: those before the latest update. Weights are
-  // updated in place, so they come from the snapshot and the steps since then once more. Where that
-  // would undo the only step of the fit, its result stays if it is finite.
-  const Index all_steps = epoch * steps_per_epoch_ + steps_done;
-  if (steps_done == 0 && epoch > 0) {
-    --epoch;
-    steps_done = steps_per_epoch_;
-  }
-  Index kept = all_steps;
-  if (all_steps > 1 || !parameters_finite()) {
-    Index steps = steps_done;
-    do {
-      steps = std::max<Index>(steps - 1, 0);
-      if (all_steps > 0) replay(epoch, steps);
-    } while (steps > 0 && !parameters_finite());
-    kept = epoch * steps_per_epoch_ + steps;
-  }
-  return sentence(where, "the weights are those after ", kept, " of ", all_steps,
-                  " steps; try a smaller learning rate, clip_norm=1.0 or standardised data");
-}
-
-template <class T>
-typename Trainer<T>::Outcome Trainer<T>::run_epoch(Index epoch, EpochRecord* record,
-                                                   Index* steps_done) {
+void Trainer<T>::run_epoch() {
+  const Index epoch = epochs_.current();
   shuffle();
-  const double start = now();
+  epochs_.begin();
   ops::LossSums sums;
   Index done = 0;
   bool finite = true;
   for (; finite && done < steps_per_epoch_; done += finite ? 1 : 0) {
     finite = run_step(epoch, done, &sums);
     // The snapshot that diverging needs is taken now: nothing before it is needed any more.
-    if (finite && done == 0) offer_checkpoint(epoch);
-    report_progress(epoch, done + 1);
+    if (finite && done == 0) offer_checkpoint();
+    epochs_.report(epoch, done + 1);
   }
-  *steps_done = done;
-  record->epoch = epoch;
-  record->learning_rate = learning_rate_;
-  record->seconds = now() - start;
-  record->examples_per_second = static_cast<double>(examples_) / std::max(record->seconds, 1e-9);
-  if (!finite || !parameters_finite()) return Outcome::diverged;
-  if (statistics_ != nullptr) record->layers = statistics_->take();
-  record->loss = sums.mean_loss();
-  if (options_.loss.kind == ops::LossKind::cross_entropy ||
-      options_.loss.kind == ops::LossKind::binary_cross_entropy) {
-    record->accuracy = sums.mean_correct();
+  EpochRecord record = epochs_.record(learning_rate_);
+  if (!finite || !parameters_finite()) {
+    epochs_.diverge(
+        record, done, [&] { return parameters_finite(); },
+        [&](Index of, Index steps) { replay(of, steps); });
+    return;
   }
-  return Outcome::finished;
+  if (statistics_ != nullptr) record.layers = statistics_->take();
+  ops::LossSums validation;
+  if (validation_plan_ != nullptr) validation = validate();
+  epochs_.end(std::move(record), sums, validation_plan_ == nullptr ? nullptr : &validation,
+              [&] { copy(state_.parameters, &best_.parameters); });
 }
 
 template <class T>
-ops::LossSums Trainer<T>::validate(Index epoch) {
+ops::LossSums Trainer<T>::validate() {
   try {
     return evaluate_dataset(*validation_plan_, state_.parameters.data(), *options_.validation,
                             options_.loss, target_, options_.threads, "fit: validation_data");
   } catch (const std::invalid_argument&) {
     // Bad data is found in the first pass over it and leaves the weights as they were.
-    if (epoch == 0) state_.copy_from(epoch_start_);
+    if (epochs_.current() == 0) state_.copy_from(epoch_start_);
     throw;
   }
 }
 
 template <class T>
 FitResult Trainer<T>::run() {
-  last_call_ = now();
-  next_checkpoint_ = last_call_ + options_.checkpoint_seconds;
-  const auto& early = options_.early_stopping;
-  Index epoch = options_.resume.has_value() ? resume() : 0;
-  for (; epoch < options_.epochs && result_.stop == Stop::completed; ++epoch) {
-    EpochRecord record;
-    Index done = 0;
-    if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
-      result_.stop = Stop::diverged;
-      result_.message = diverged(epoch, done);
-      result_.epochs.push_back(record);
-      break;
-    }
-    double watched = record.loss;
-    if (validation_plan_ != nullptr) {
-      const ops::LossSums sums = validate(epoch);
-      record.val_loss = watched = sums.mean_loss();
-      if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
-    }
-    result_.epochs.push_back(record);
-    if (early.has_value()) {
-      // min_delta decides about patience; the best weights are the best of all.
-      waited_ = watched < best_loss_ - early->min_delta ? 0 : waited_ + 1;
-      if (watched < best_loss_) {
-        best_loss_ = watched;
-        result_.best_epoch = epoch;
-        if (early->restore_best) copy(state_.parameters, &best_.parameters);
-      }
-      if (waited_ >= early->patience) {
-        result_.stop = Stop::early_stopping;
-        result_.message = sentence("fit: no improvement in ", early->patience, " epochs");
-      }
-    }
-    if (options_.on_epoch && !options_.on_epoch(record) && result_.stop == Stop::completed) {
-      result_.stop = Stop::callback;
-      result_.message = "fit: stopped by on_epoch";
-    }
-  }
-  if (early.has_value() && early->restore_best && best_.parameters.size() > 0) {
-    state_.parameters.copy_from(best_.parameters);
-  }
-  return result_;
+  if (options_.resume.has_value()) resume();
+  while (epochs_.go_on()) run_epoch();
+  if (epochs_.kept_best()) state_.parameters.copy_from(best_.parameters);
+  return epochs_.take_result();
 }
 
 #define DLCORE_INSTANTIATE(T)                                                                   \

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <limits>
 #include <vector>
 
+#include "epochs.h"
 #include "network.h"
 #include "statistics.h"
 
@@ -30,9 +30,7 @@ class Trainer {
   FitResult run();
 
  private:
-  enum class Outcome { finished, diverged };
-
-  Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
+  void run_epoch();
   /// Gathers these features of a piece of the batch whose rows these are; `known` rows say what
   /// comes next. False where data is not finite.
   bool gather(const Index* rows, Index known, Part piece, Part features);
@@ -46,15 +44,13 @@ class Trainer {
   bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
   /// Takes the state back to the snapshot and does the first `steps` steps of the epoch again.
   void replay(Index epoch, Index steps);
-  void report_progress(Index epoch, Index steps_done);
-  void offer_checkpoint(Index epoch);
-  /// Takes the state from options.resume; returns the epoch to go on with.
-  Index resume();
-  std::string diverged(Index epoch, Index steps_done);
+  void offer_checkpoint();
+  /// Takes the state from options.resume.
+  void resume();
   bool parameters_finite() const;
   void shuffle();
   /// Loss on the validation data after this epoch.
-  ops::LossSums validate(Index epoch);
+  ops::LossSums validate();
   /// Throws with row and column of the first value that is not finite.
   void refuse_data();
 
@@ -66,6 +62,7 @@ class Trainer {
   const Kernels& kernels_;
   const ops::TargetShape target_;
   const Index examples_, batch_, steps_per_epoch_;
+  Epochs epochs_;
   bool fused_, beyond_caches_;
   Plan<T> plan_;
   std::unique_ptr<Plan<T>> validation_plan_;
@@ -79,10 +76,6 @@ class Trainer {
   std::vector<double> weights_;
   std::vector<ops::LossSums> loss_sums_;  ///< by piece
   double learning_rate_ = 0;
-  double last_call_ = 0, next_checkpoint_ = 0;
-  FitResult result_;
-  double best_loss_ = std::numeric_limits<double>::infinity();
-  Index waited_ = 0;  ///< epochs since the loss was better by min_delta
 };
 
 /// Loss of all examples of a dataset in pieces of the plan's batch.

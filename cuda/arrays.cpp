@@ -18,8 +18,7 @@ namespace py = pybind11;
 namespace dlcore::cuda {
 namespace {
 
-// --- DLPack, as its header lays it out (dmlc/dlpack 1.0)
-// ------------------------------------------
+// --- DLPack, as its header lays it out (dmlc/dlpack 1.0) -----------------------------------------
 
 constexpr std::int32_t kCuda = 2, kCudaManaged = 13;
 constexpr std::uint8_t kInt = 0, kUnsigned = 1, kFloat = 2;
@@ -87,8 +86,34 @@ void check_contiguous(const char* operation, const char* name, const Shape& shap
              " on a GPU must be C-contiguous; make it so there, e.g. ", name, ".contiguous()");
 }
 
-// Streams by the numbers that both protocols give them: 1 the legacy one, 2 that of the thread.
+// --- Other libraries' arrays in ------------------------------------------------------------------
+
+// Streams by the numbers that both protocols, and CUDA itself, give them: 1 the legacy one, 2 that
+// of the thread, else an address.
 constexpr int kLegacyStream = 1;
+
+/// A stream by its number, by the protocol __cuda_stream__ (version 0), or by CuPy's `ptr`.
+cudaStream_t stream_of(const py::object& stream, const char* operation) {
+  py::object number = stream;
+  if (py::hasattr(stream, "__cuda_stream__")) {
+    // A method in the protocol, and a property in some that came before it.
+    const py::object given = stream.attr("__cuda_stream__");
+    const auto pair = py::tuple(PyCallable_Check(given.ptr()) != 0 ? given() : given);
+    check_type(pair.size() == 2 && pair[0].cast<int>() == 0, operation,
+               ": dlcore knows version 0 of __cuda_stream__");
+    number = pair[1];
+  } else if (py::hasattr(stream, "ptr")) {
+    number = stream.attr("ptr");
+  }
+  check_type(py::isinstance<py::int_>(number), operation,
+             ": a stream needs to be an int or an object with __cuda_stream__");
+  return reinterpret_cast<cudaStream_t>(number.cast<std::uintptr_t>());
+}
+
+/// Waits for what another library has enqueued; a stream is of the current device.
+void wait_for(cudaStream_t stream) {
+  check_cuda(cudaStreamSynchronize(stream), "the work that an array waits for failed");
+}
 
 DeviceArray from_dlpack(const py::object& array, const char* operation, const char* name) {
   py::object capsule;
@@ -136,7 +161,7 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
   const Shape shape(tensor->shape, tensor->shape + tensor->ndim);
   check_contiguous(operation, name, shape, tensor->strides);
   const DeviceScope scope(tensor->device_id);
-  check_cuda(cudaStreamSynchronize(nullptr), "the work that an array waits for failed");
+  wait_for(nullptr);
   return {type, shape, tensor->device_id,
           static_cast<std::byte*>(tensor->data) + tensor->byte_offset, owner};
 }
@@ -164,10 +189,10 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
   }
   const DeviceScope scope(device);
   if (given.contains("stream") && !given["stream"].is_none()) {
-    const auto stream = given["stream"].cast<std::uintptr_t>();
-    check_cuda(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)),
-               "the work that an array waits for failed");
+    wait_for(stream_of(given["stream"], operation));
   }
+  // Where the interface's version knows no streams, the array itself may.
+  if (py::hasattr(array, "__cuda_stream__")) wait_for(stream_of(array, operation));
   const py::object kept = array;
   std::shared_ptr<void> owner(kept.inc_ref().ptr(), [](void* held) {
     const py::gil_scoped_acquire acquire;
@@ -304,13 +329,19 @@ bool is_device_array(const py::object& array) {
   return py::hasattr(array, "__cuda_array_interface__");
 }
 
-DeviceArray view_of(const py::object& array, const char* operation, const char* name) {
-  if (py::isinstance<DeviceArray>(array)) return array.cast<DeviceArray>();
+DeviceArray view_of(const py::object& array, const char* operation, const char* name,
+                    const py::object& stream) {
   check_type(is_device_array(array), operation, ": ", name,
              " lies on no GPU; all arrays of a call "
              "lie in one place (dlcore.device_array)");
-  if (py::hasattr(array, "__dlpack__")) return from_dlpack(array, operation, name);
-  return from_interface(array, operation, name);
+  DeviceArray view = py::isinstance<DeviceArray>(array) ? array.cast<DeviceArray>()
+                     : py::hasattr(array, "__dlpack__") ? from_dlpack(array, operation, name)
+                                                        : from_interface(array, operation, name);
+  if (!stream.is_none()) {
+    const DeviceScope scope(view.device());
+    wait_for(stream_of(stream, operation));
+  }
+  return view;
 }
 
 RowsView rows_of(const char* operation, const py::object& x, const Graph& graph) {
@@ -380,10 +411,10 @@ void bind_arrays(py::module_& m) {
   m.def("is_device_array", &is_device_array, py::arg("array"));
   m.def(
       "as_array",
-      [](const py::object& array, const std::string& what) {
-        return view_of(array, what.c_str(), "it");
+      [](const py::object& array, const std::string& what, const py::object& stream) {
+        return view_of(array, what.c_str(), "it", stream);
       },
-      py::arg("array"), py::arg("what"));
+      py::arg("array"), py::arg("what"), py::arg("stream") = py::none());
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("device"));
 }
 

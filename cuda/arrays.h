@@ -46,8 +46,10 @@ class DeviceArray {
   std::shared_ptr<void> owner_;
 };
 
-/// A view of an array on a GPU, whoever made it, once what it waits for is done.
-DeviceArray view_of(const pybind11::object& array, const char* operation, const char* name);
+/// A view of an array on a GPU, whoever made it, once what it waits for is done: the work that its
+/// protocol tells of, and that of `stream` (a number, an object with __cuda_stream__, or None).
+DeviceArray view_of(const pybind11::object& array, const char* operation, const char* name,
+                    const pybind11::object& stream = pybind11::none());
 /// Whether an object says that it lies on a GPU.
 bool is_device_array(const pybind11::object& array);
 
@@ -59,5 +61,9 @@ std::pair<pybind11::object, void*> result_for(DType dtype, const Shape& shape, c
 
 void bind_arrays(pybind11::module_& module);
 void bind_device_functional(pybind11::module_& module);
+#ifdef DLCORE_EMULATE
+/// What tests look at and provoke (emulated/bindings.cpp).
+void bind_emulation(pybind11::module_& module);
+#endif
 
 }  // namespace dlcore::cuda

@@ -57,12 +57,17 @@ struct alignas(4 * sizeof(S)) FourOf {
 
 /// One block an example: features columns, cut into pieces of n.
 template <DType D, class S>
-__global__ void gather_kernel(Step step, const typename Element<D>::Type* x, const uint32_t* order,
-                              float scale, S* y, Index pieces, Index n, Index ld, int four) {
+__global__ void gather_kernel(Step step, S* y, Index pieces, Index n, Index ld) {
   using From = typename Element<D>::Type;
-  const StepInput& input = step.table[step.state->step];
+  const Index g = network_of_block();
+  const StepInput& input = input_of(step, g);
+  const Source& source = step.source[g];
+  const auto* x = static_cast<const From*>(source.x);
+  const uint32_t* order = source.x_order;
+  const float scale = source.scale;
+  const bool four = n % 4 == 0 && reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(From)) == 0;
   const Index i = blockIdx.x, features = pieces * n;
-  S* to = y + i * pieces * ld;
+  S* to = y + (g * gridDim.x + i) * pieces * ld;
   if (i >= input.rows) {
     for (Index j = threadIdx.x; j < pieces * ld; j += blockDim.x) to[j] = to_storage<S>(0.0f);
     return;
@@ -70,7 +75,7 @@ __global__ void gather_kernel(Step step, const typename Element<D>::Type* x, con
   const Index row = order == nullptr ? input.x_begin + i : Index{order[input.begin + i]};
   const From* from = x + row * features;
   bool finite = true;
-  if (four != 0) {
+  if (four) {
     for (Index j = threadIdx.x; j < features / 4; j += blockDim.x) {
       const Four<From> values = reinterpret_cast<const Four<From>*>(from)[j];
       FourOf<S> converted;
@@ -89,18 +94,17 @@ __global__ void gather_kernel(Step step, const typename Element<D>::Type* x, con
       to[j / n * ld + j % n] = to_storage<S>(value);
     }
   }
-  if (!finite) atomicOr(&step.state->bad_input, 1);
+  if (!finite) atomicOr(&step.state[g].bad_input, 1);
 }
 
 template <DType D, class S>
-void run_gather(const Step& step, const void* x, const Rows& rows, float scale, S* y, Index batch,
-                Index pieces, Index n, Index ld, cudaStream_t stream) {
-  using From = typename Element<D>::Type;
-  const bool four = n % 4 == 0 && reinterpret_cast<std::uintptr_t>(x) % (4 * sizeof(From)) == 0;
+void run_gather(const Step& step, S* y, Index batch, Index pieces, Index n, Index ld,
+                cudaStream_t stream) {
   launch(stream,
-         {.grid = dim3(static_cast<unsigned>(batch)), .block = dim3(kThreads), .independent = true},
-         gather_kernel<D, S>, step, static_cast<const From*>(x), rows.order, scale, y, pieces, n,
-         ld, four ? 1 : 0);
+         {.grid = dim3(static_cast<unsigned>(batch), 1, static_cast<unsigned>(step.networks)),
+          .block = dim3(kThreads),
+          .independent = true},
+         gather_kernel<D, S>, step, y, pieces, n, ld);
 }
 
 __device__ float warp_sum(float x) {
@@ -126,15 +130,14 @@ struct Row {
   float share;  ///< factor of its gradient
 };
 
-__device__ Row row_of(const StepInput& input, const Index row, Index rows, const uint32_t* order,
-                      const double* weight) {
+__device__ Row row_of(const StepInput& input, const Source& source, Index row, Index rows) {
   Row r{};
   const Index i = row / rows;
   r.used = i < input.rows;
   if (!r.used) return r;
-  r.example = order == nullptr ? input.begin + i : Index{order[input.begin + i]};
+  r.example = source.order == nullptr ? input.begin + i : Index{source.order[input.begin + i]};
   r.at = r.example * rows + row % rows;
-  r.weight = weight == nullptr ? 1.0 : weight[r.example];
+  r.weight = source.weight == nullptr ? 1.0 : source.weight[r.example];
   r.share = static_cast<float>(r.weight * input.share);
   return r;
 }
@@ -147,21 +150,23 @@ __device__ void zero_row(S* dx, Index n, Index lane) {
 /// loss = log sum exp(x) - x[label]; right where the label's logit is the first largest;
 /// dx = (softmax(x) - onehot) * share.
 template <class S>
-__global__ void cross_entropy_kernel(Step step, const float* x, Index ldx, const int32_t* labels,
-                                     const uint32_t* order, const double* weight, float* loss,
+__global__ void cross_entropy_kernel(Step step, const float* x, Index ldx, float* loss,
                                      float* correct, S* dx, Index lddx, Index rows, Index n,
                                      Index count) {
-  const Index row = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+  const Index g = network_of_block();
+  const Index within = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const Index lane = threadIdx.x % kWarp;
-  if (row >= count) return;
-  const Row r = row_of(step.table[step.state->step], row, rows, order, weight);
+  if (within >= count) return;
+  const Source& source = step.source[g];
+  const Row r = row_of(input_of(step, g), source, within, rows);
+  const Index row = g * count + within;
   S* to = dx == nullptr ? dx : dx + row * lddx;
   if (!r.used) {
     zero_row(to, n, lane);
     return;
   }
   const float* from = x + row * ldx;
-  const Index label = labels[r.at];
+  const Index label = source.labels[r.at];
   const float own = from[label];
   float largest = -__builtin_inff();
   float before = -__builtin_inff();  // largest of the classes before the label
@@ -187,14 +192,16 @@ __global__ void cross_entropy_kernel(Step step, const float* x, Index ldx, const
 }
 
 template <ElementLoss L, class S>
-__global__ void element_loss_kernel(Step step, const float* x, Index ldx, const float* target,
-                                    const uint32_t* order, const double* weight, float delta,
-                                    float* loss, float* correct, S* dx, Index lddx, Index rows,
-                                    Index n, Index count) {
-  const Index row = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+__global__ void element_loss_kernel(Step step, const float* x, Index ldx, float delta, float* loss,
+                                    float* correct, S* dx, Index lddx, Index rows, Index n,
+                                    Index count) {
+  const Index g = network_of_block();
+  const Index within = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   const Index lane = threadIdx.x % kWarp;
-  if (row >= count) return;
-  const Row r = row_of(step.table[step.state->step], row, rows, order, weight);
+  if (within >= count) return;
+  const Source& source = step.source[g];
+  const Row r = row_of(input_of(step, g), source, within, rows);
+  const Index row = g * count + within;
   S* to = dx == nullptr ? dx : dx + row * lddx;
   if (!r.used) {
     zero_row(to, n, lane);
@@ -203,7 +210,7 @@ __global__ void element_loss_kernel(Step step, const float* x, Index ldx, const 
   const float* from = x + row * ldx;
   float sum = 0, right = 0;
   for (Index j = lane; j < n; j += kWarp) {
-    const float value = from[j], t = target[r.at * n + j];
+    const float value = from[j], t = source.values[r.at * n + j];
     sum += element_value<L, float>(value, t, delta);
     right += (value > 0.0f) == (t > 0.5f) ? 1.0f : 0.0f;
     if (to != nullptr) {
@@ -219,22 +226,22 @@ __global__ void element_loss_kernel(Step step, const float* x, Index ldx, const 
   }
 }
 
-/// One block sums a batch: each thread every 256th row, then pairs of threads.
-__global__ void finish_kernel(Step step, const float* loss, const float* correct,
-                              const uint32_t* order, const double* weight, Index rows,
-                              Index width) {
+/// One block sums a network's batch: each thread every 256th row, then pairs of threads.
+__global__ void finish_kernel(Step step, const float* loss, const float* correct, Index count,
+                              Index rows, Index width) {
   DLCORE_SHARED(double, losses, kThreads);
   DLCORE_SHARED(double, corrects, kThreads);
   DLCORE_SHARED(double, weights, kThreads);
-  const StepInput& input = step.table[step.state->step];
+  const Index g = network_of_block();
+  const StepInput& input = input_of(step, g);
   const double per_row = 1 / static_cast<double>(rows);
   const double per_element = 1 / static_cast<double>(width);
   double sums[3] = {0, 0, 0};
   for (Index row = threadIdx.x; row < input.rows * rows; row += kThreads) {
-    const Row r = row_of(input, row, rows, order, weight);
+    const Row r = row_of(input, step.source[g], row, rows);
     if (r.weight == 0) continue;
-    sums[0] += r.weight * static_cast<double>(loss[row]) * per_element;
-    sums[1] += r.weight * static_cast<double>(correct[row]) * per_row;
+    sums[0] += r.weight * static_cast<double>(loss[g * count + row]) * per_element;
+    sums[1] += r.weight * static_cast<double>(correct[g * count + row]) * per_row;
     sums[2] += r.weight * per_row;
   }
   losses[threadIdx.x] = sums[0];
@@ -249,7 +256,7 @@ __global__ void finish_kernel(Step step, const float* loss, const float* correct
     }
   }
   if (threadIdx.x != 0) return;
-  StepState& state = *step.state;
+  StepState& state = step.state[g];
   if (state.stopped == 0) {
     const double difference = losses[0] - losses[0];  // 0, or NaN where the sum is not finite
     if (state.bad_input != 0 || difference != 0 || difference != difference) {
@@ -264,22 +271,26 @@ __global__ void finish_kernel(Step step, const float* loss, const float* correct
   ++state.step;
 }
 
-__global__ void count_kernel(Step step) { ++step.state->step; }
+__global__ void count_kernel(Step step) { ++step.state[network_of_block()].step; }
+__global__ void rewind_kernel(Step step) { step.state[network_of_block()].step = 0; }
+
+/// One thread a network.
+Launch one_each(const Step& step) {
+  return {.grid = dim3(1, 1, static_cast<unsigned>(step.networks)),
+          .block = dim3(1),
+          .independent = true};
+}
 
 }  // namespace
 
 template <class S>
-void gather(const Step& step, const void* x, DType dtype, const Rows& rows, float scale, S* y,
-            Index batch, Index pieces, Index n, Index ld, cudaStream_t stream) {
+void gather(const Step& step, DType dtype, S* y, Index batch, Index pieces, Index n, Index ld,
+            cudaStream_t stream) {
   switch (dtype) {
-    case DType::float32:
-      return run_gather<DType::float32>(step, x, rows, scale, y, batch, pieces, n, ld, stream);
-    case DType::float64:
-      return run_gather<DType::float64>(step, x, rows, scale, y, batch, pieces, n, ld, stream);
-    case DType::float16:
-      return run_gather<DType::float16>(step, x, rows, scale, y, batch, pieces, n, ld, stream);
-    case DType::uint8:
-      return run_gather<DType::uint8>(step, x, rows, scale, y, batch, pieces, n, ld, stream);
+    case DType::float32: return run_gather<DType::float32>(step, y, batch, pieces, n, ld, stream);
+    case DType::float64: return run_gather<DType::float64>(step, y, batch, pieces, n, ld, stream);
+    case DType::float16: return run_gather<DType::float16>(step, y, batch, pieces, n, ld, stream);
+    case DType::uint8: return run_gather<DType::uint8>(step, y, batch, pieces, n, ld, stream);
   }
 }
 
@@ -287,17 +298,18 @@ template <class S>
 void loss_rows(const Step& step, const Targets& t, const float* x, Index ldx, float* loss,
                float* correct, S* dx, Index lddx, Index batch, cudaStream_t stream) {
   const Index count = batch * t.shape.rows, n = t.shape.features;
-  const Launch how{.grid = dim3(static_cast<unsigned>((count + kWarps - 1) / kWarps)),
+  const Launch how{.grid = dim3(static_cast<unsigned>((count + kWarps - 1) / kWarps), 1,
+                                static_cast<unsigned>(step.networks)),
                    .block = dim3(kWarp * kWarps)};
   if (t.loss.has_labels()) {
-    launch(stream, how, cross_entropy_kernel<S>, step, x, ldx, t.labels, t.rows.order, t.weight,
-           loss, correct, dx, lddx, t.shape.rows, n, count);
+    launch(stream, how, cross_entropy_kernel<S>, step, x, ldx, loss, correct, dx, lddx,
+           t.shape.rows, n, count);
     return;
   }
   const auto delta = static_cast<float>(t.loss.delta);
   const auto run = [&]<ElementLoss L>() {
-    launch(stream, how, element_loss_kernel<L, S>, step, x, ldx, t.values, t.rows.order, t.weight,
-           delta, loss, correct, dx, lddx, t.shape.rows, n, count);
+    launch(stream, how, element_loss_kernel<L, S>, step, x, ldx, delta, loss, correct, dx, lddx,
+           t.shape.rows, n, count);
   };
   switch (t.loss.element()) {
     case ElementLoss::binary_cross_entropy:
@@ -308,18 +320,22 @@ void loss_rows(const Step& step, const Targets& t, const float* x, Index ldx, fl
 }
 
 void finish(const Step& step, const Targets& t, const float* loss, const float* correct,
-            cudaStream_t stream) {
-  launch(stream, {.grid = dim3(1), .block = dim3(kThreads)}, finish_kernel, step, loss, correct,
-         t.rows.order, t.weight, t.shape.rows, t.shape.width);
+            Index batch, cudaStream_t stream) {
+  launch(stream,
+         {.grid = dim3(1, 1, static_cast<unsigned>(step.networks)), .block = dim3(kThreads)},
+         finish_kernel, step, loss, correct, batch * t.shape.rows, t.shape.rows, t.shape.width);
 }
 
 void count_step(const Step& step, cudaStream_t stream) {
-  launch(stream, {.grid = dim3(1), .block = dim3(1), .independent = true}, count_kernel, step);
+  launch(stream, one_each(step), count_kernel, step);
+}
+
+void rewind(const Step& step, cudaStream_t stream) {
+  launch(stream, one_each(step), rewind_kernel, step);
 }
 
 #define DLCORE_INSTANTIATE(S)                                                                   \
-  template void gather(const Step&, const void*, DType, const Rows&, float, S*, Index, Index,   \
-                       Index, Index, cudaStream_t);                                             \
+  template void gather(const Step&, DType, S*, Index, Index, Index, Index, cudaStream_t);       \
   template void loss_rows(const Step&, const Targets&, const float*, Index, float*, float*, S*, \
                           Index, Index, cudaStream_t);
 DLCORE_INSTANTIATE(float)

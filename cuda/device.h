@@ -10,6 +10,8 @@
 #include <cuda_runtime.h>
 #endif
 
+#include <algorithm>
+
 #include "kernels/kernels.h"
 #include "launches.h"
 #include "runtime.h"
@@ -90,6 +92,31 @@ void launch(cudaStream_t stream, const Launch& how, void (*kernel)(P...), A... a
   extern __shared__ __align__(16) unsigned char dlcore_dynamic_[]; \
   T* const name = reinterpret_cast<T*>(dlcore_dynamic_)
 #endif
+
+/// Threads of a block whose elements are all alike.
+inline constexpr unsigned kSpreadThreads = 256;
+
+__device__ __forceinline__ Index grid_index() {
+  return static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ __forceinline__ Index grid_size() { return static_cast<Index>(gridDim.x) * blockDim.x; }
+
+/// Blocks for n independent pieces of work of each network: enough to fill any GPU, and then each
+/// thread takes several.
+inline Launch spread(Index n, Index networks = 1) {
+  const Index blocks = std::min<Index>((n + kSpreadThreads - 1) / kSpreadThreads, Index{1} << 15);
+  return {.grid = dim3(static_cast<unsigned>(std::max<Index>(blocks, 1)), 1,
+                       static_cast<unsigned>(networks)),
+          .block = dim3(kSpreadThreads),
+          .independent = true};
+}
+
+/// The network that a block works on.
+__device__ __forceinline__ Index network_of_block() { return blockIdx.z; }
+/// The step of network g that runs, or the one that `finish` has just counted.
+__device__ __forceinline__ const StepInput& input_of(const Step& step, Index g, int counted = 0) {
+  return step.table[(step.state[g].step - counted) * step.networks + g];
+}
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(Bf16 x) {

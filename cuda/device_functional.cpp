@@ -122,7 +122,7 @@ DeviceArray dense(const py::object& x, const py::object& weight, const py::objec
                                             .alignment = alignment});
     product.run({.a = from.data(), .b = w.data(), .d = y.data()}, context.workspace(),
                 context.stream());
-    if (b.has_value()) add_bias(b->as<float>(), y.as<float>(), n, m, n, context.stream());
+    if (b.has_value()) add_bias(b->as<float>(), y.as<float>(), n, m, n, {}, context.stream());
     context.stream().synchronize();
   });
   return y;
@@ -169,7 +169,7 @@ py::tuple dense_gradients(const py::object& dy, const py::object& x, const py::o
     weights.run({.a = d.data(), .b = from.data(), .d = dw.data()}, context.workspace(),
                 context.stream());
     DeviceMemory<float> chunks(column_sums_scratch(m, n));
-    column_sums(d.as<float>(), n, db.as<float>(), m, n, false, chunks.data(), context.stream());
+    column_sums(d.as<float>(), n, db.as<float>(), m, n, false, chunks.data(), {}, context.stream());
     context.stream().synchronize();
   });
   return py::make_tuple(dx, dw, db);
@@ -221,24 +221,23 @@ double loss_of(const ops::Loss& loss, const DeviceArray& x, const std::int32_t* 
       total = 0;
       for (const double w : weight) total += w;
     }
-    Targets targets{.loss = loss,
-                    .shape = {.rows = 1, .features = n, .width = loss.has_labels() ? 1 : n},
-                    .labels = labels,
-                    .values = target,
-                    .weight = weights.data(),
-                    .rows = {}};
+    const Targets targets{.loss = loss,
+                          .shape = {.rows = 1, .features = n, .width = loss.has_labels() ? 1 : n}};
+    const Source source{.labels = labels, .values = target, .weight = weights.data()};
     StepInput input;
     input.rows = static_cast<std::int32_t>(m);
     input.share = total > 0 ? 1 / (total * static_cast<double>(targets.shape.width)) : 0;
     DeviceMemory<StepInput> table(1);
     DeviceMemory<StepState> states(1);
+    DeviceMemory<Source> sources(1);
     DeviceMemory<float> values(m), correct(m);
     copy(table.data(), &input, 1, stream);
     copy(states.data(), &state, 1, stream);
-    const Step step{states.data(), table.data()};
+    copy(sources.data(), &source, 1, stream);
+    const Step step{states.data(), table.data(), sources.data()};
     loss_rows<float>(step, targets, x.as<float>(), n, values.data(), correct.data(),
                      dx == nullptr ? nullptr : dx->as<float>(), n, m, stream);
-    finish(step, targets, values.data(), correct.data(), stream);
+    finish(step, targets, values.data(), correct.data(), m, stream);
     copy(&state, states.data(), 1, stream);
     context.stream().synchronize();
   });

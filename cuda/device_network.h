@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "device_data.h"
 #include "lt.h"
 #include "network.h"
 #include "runtime.h"
@@ -53,37 +54,38 @@ class Context {
   std::unique_ptr<Parts> parts_;
 };
 
-/// A dataset's arrays on the device; x is borrowed where it came from there.
-struct DeviceData {
-  RowsView view;            ///< as given; where x is null it is fetched from here batch by batch
-  const void* x = nullptr;  ///< (rows, features), contiguous
-  double input_scale = 1;
-  DeviceMemory<std::byte> own_x;
-  DeviceMemory<std::int32_t> labels;
-  DeviceMemory<float> values;
-  DeviceMemory<double> weight;
-  std::vector<double> host_weight;  ///< for the sums of each batch's weights
-};
+/// Numbers of a network on the device: in memory of their own, or in the arena of the group that
+/// the network trains in.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(Index size) : own_(size) {}
 
-/// Copies a dataset to the current device; x only where it takes at most `most` bytes.
-DeviceData upload(const Dataset& data, const Graph& graph, const ops::Loss& loss, Index most,
-                  cudaStream_t stream);
-/// Copies rows of x (of `rows`, or first + i where null) without gaps to `to`, on the host.
-void pack_rows(const RowsView& x, const Index* rows, Index first, Index count, std::byte* to);
+  float* data() const { return place_ != nullptr ? place_ : own_.data(); }
+  Index size() const { return own_.size(); }
+  /// Copies them to a place for as many, where they are until they move on or come back.
+  void move_to(float* place, cudaStream_t stream);
+  void bring_back(cudaStream_t stream);
+
+ private:
+  DeviceMemory<float> own_;
+  float* place_ = nullptr;
+};
 
 /// Parameters and moments of a network on the device, and its counters.
 struct DeviceState {
-  DeviceMemory<float> parameters, moment1, moment2;
+  Floats parameters, moment1, moment2;
   Index optimizer_step = 0, step = 0;
+};
+
+/// A DevicePass of either storage (device_pass.h).
+struct KeptPass {
+  virtual ~KeptPass() = default;
 };
 
 /// Examples worked on at a time where the call sets no batch.
 inline constexpr Index kDeviceBatch = 4096;
 Index device_batch(Index rows);
-
-/// Throws as refuse_not_finite, for data that may lie on the device.
-[[noreturn]] void refuse_device_data(const char* operation, const RowsView& x, const Index* rows,
-                                     Index count, cudaStream_t stream);
 
 /// A network whose parameters live on a GPU; every call runs there.
 class DeviceNetwork final : public Network {
@@ -113,6 +115,8 @@ class DeviceNetwork final : public Network {
   FitResult fit(const Dataset& data, const FitOptions& options) override;
 
   int device() const { return device_; }
+  /// Refuses what lies on another GPU.
+  void check_place(const char* operation, const RowsView& x) const;
   lt::Precision precision() const { return precision_; }
   const DeviceLayout& layout() const { return layout_; }
   DeviceState& state() { return state_; }
@@ -132,8 +136,20 @@ class DeviceNetwork final : public Network {
  private:
   class Use;
 
+  /// Plans of the latest calls, the last one first: building one takes longer than running it.
+  struct Kept {
+    Index batch;
+    bool trains;
+    lt::Precision precision;
+    std::unique_ptr<KeptPass> pass;
+  };
+
   void refuse_while_training(const char* operation) const;
-  void read(const DeviceMemory<float>& arena, std::size_t i, void* value) const;
+  void read(const float* arena, std::size_t i, void* value) const;
+  /// Calls f(pass, context) with the plan for as many rows, made or kept.
+  template <class F>
+  auto with_pass(Index rows, bool trains, F f);
+  KeptPass& kept_pass(Index batch, bool trains, cudaStream_t stream);
 
   Graph graph_;
   int device_;
@@ -143,20 +159,10 @@ class DeviceNetwork final : public Network {
   DeviceState state_;
   ops::Optimizer optimizer_;
   DeviceMemory<float> gradients_;  ///< of the latest loss_and_gradients
+  std::vector<Kept> kept_;
   mutable std::recursive_mutex calls_;
   std::atomic<bool> training_{false};
   std::thread::id trainer_thread_;
-};
-
-/// Measures a network's loss on a dataset again and again: its plan is made once.
-class Evaluator {
- public:
-  virtual ~Evaluator() = default;
-  /// The data and the context are borrowed.
-  static std::unique_ptr<Evaluator> make(DeviceNetwork& network, const DeviceData& data,
-                                         const ops::Loss& loss, Context& context);
-  /// Sums with the weights as they are; data that is not finite is refused as `operation`.
-  virtual ops::LossSums run(const char* operation) = 0;
 };
 
 }  // namespace dlcore::cuda

@@ -18,8 +18,13 @@ constexpr lt::Type kType = std::is_same_v<S, float> ? lt::Type::float32 : lt::Ty
 
 template <class S>
 DevicePlan<S>::DevicePlan(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind,
-                          lt::Precision precision, cudaStream_t stream)
-    : graph_(&graph), layout_(&layout), batch_(batch), kind_(kind), values_(graph.nodes.size()) {
+                          lt::Precision precision, cudaStream_t stream, Index networks)
+    : graph_(&graph),
+      layout_(&layout),
+      batch_(batch),
+      networks_(networks),
+      kind_(kind),
+      values_(graph.nodes.size()) {
   for (std::size_t i = 1; i < graph.nodes.size(); ++i) {
     const dlcore::Node& node = graph.nodes[i];
     const int index = static_cast<int>(i);
@@ -50,8 +55,9 @@ DevicePlan<S>::DevicePlan(const Graph& graph, const DeviceLayout& layout, Index 
 }
 
 template <class S>
-Index DevicePlan<S>::bytes(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind) {
-  DevicePlan plan(graph, layout, batch, kind, lt::Precision::fp32, nullptr);
+Index DevicePlan<S>::bytes(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind,
+                           Index networks) {
+  DevicePlan plan(graph, layout, batch, kind, lt::Precision::fp32, nullptr, networks);
   return plan.assign(nullptr);
 }
 
@@ -73,8 +79,10 @@ typename DevicePlan<S>::Node* DevicePlan<S>::reader_of(const Node& step) {
 template <class S>
 Index DevicePlan<S>::assign(std::byte* base) {
   Index used = 0;
-  const auto take = [&]<class T>(T*, Index count) -> T* {
+  // As many elements for each network.
+  const auto take = [&]<class T>(T*, Index each) -> T* {
     const Index at = used;
+    const Index count = checked_product(each, networks_, "plan");
     const Index bytes = checked_product(count, static_cast<Index>(sizeof(T)), "plan");
     check(!__builtin_add_overflow(used, (bytes + kAlignment - 1) / kAlignment * kAlignment, &used),
           "plan: its workspace is more than 2**63 - 1 bytes");
@@ -154,7 +162,12 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
                               .result = kType<S>,
                               .precision = precision,
                               .epilogue = epilogue,
-                              .mask_ld = x.mask_ld});
+                              .mask_ld = x.mask_ld,
+                              .networks = networks_,
+                              .stride_a = rows(v) * v.ld,
+                              .stride_b = layout_->size,
+                              .stride_d = rows(x) * x.ld,
+                              .stride_mask = rows(x) * x.mask_ld});
   };
   for (Node& step : steps_) {
     if (!dense(step)) continue;
@@ -173,7 +186,13 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
                     .type = kType<S>,
                     .result = logits ? lt::Type::float32 : kType<S>,
                     .precision = precision,
-                    .mask_ld = v.mask_ld};
+                    .mask_ld = v.mask_ld,
+                    .networks = networks_,
+                    .stride_a = rows(x) * x.ld,
+                    .stride_b = layout_->size,
+                    .stride_d = rows(v) * v.ld,
+                    .stride_bias = layout_->size,
+                    .stride_mask = rows(v) * v.mask_ld};
     const auto attempt = [&](lt::Epilogue epilogue) {
       shape.epilogue = epilogue;
       step.product = lt::Product::make(shape);
@@ -208,7 +227,11 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
                                               .ldd = s.ld,
                                               .type = kType<S>,
                                               .result = lt::Type::float32,
-                                              .precision = precision});
+                                              .precision = precision,
+                                              .networks = networks_,
+                                              .stride_a = rows(v) * v.ld,
+                                              .stride_b = rows(x) * x.ld,
+                                              .stride_d = layout_->size});
   }
   for (Node& step : steps_) {
     if (training && dense(step) && step.input_gradient.empty() &&
@@ -220,13 +243,13 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
 
 template <class S>
 void DevicePlan<S>::forward(const Step& step, const Weights<S>& weights, Context& context,
-                            std::optional<std::uint64_t> dropout_seed) {
+                            bool drop) {
   const cudaStream_t stream = context.stream();
   for (Node& s : steps_) {
     const dlcore::Node& op = node(s.op);
     const Value& x = value(op.inputs[0]);
     const Value& v = value(s.node);
-    const Index size = rows(v) * v.ld;
+    const Index size = all(v);
     switch (op.op) {
       case OpKind::input: break;
       case OpKind::dense: forward_dense(s, weights, context); break;
@@ -234,16 +257,16 @@ void DevicePlan<S>::forward(const Step& step, const Weights<S>& weights, Context
         activation_forward(s.activation, s.alpha, x.y, v.y, size, stream);
         break;
       case OpKind::dropout:
-        if (dropout_seed.has_value()) {
-          dropout(step, false, *dropout_seed, static_cast<std::uint32_t>(s.op), op.p, x.y, v.y,
-                  batch_, v.rows, v.n, v.ld, stream);
+        if (drop) {
+          dropout(step, false, static_cast<std::uint32_t>(s.op), op.p, x.y, v.y, batch_, v.rows,
+                  v.n, v.ld, stream);
         } else if (v.y != x.y) {
           copy(v.y, x.y, size, stream);
         }
         break;
       case OpKind::flatten:
         if (v.y != x.y) {
-          repack(x.y, x.n, x.ld, v.y, v.n, v.ld, rows(v) * v.n, stream);
+          repack(x.y, x.n, x.ld, v.y, v.n, v.ld, all_rows(v) * v.n, stream);
         }
         break;
       case OpKind::add: add(x.y, value(op.inputs[1]).y, v.y, size, stream); break;
@@ -254,7 +277,7 @@ void DevicePlan<S>::forward(const Step& step, const Weights<S>& weights, Context
     const bool logits =
         node(last.op).op == OpKind::dense && last.activation == Activation::identity;
     const Value& out = values_.back();
-    if (!logits) convert(out.y, output_, rows(out) * out.ld, stream);
+    if (!logits) convert(out.y, output_, all(out), stream);
   }
 }
 
@@ -276,13 +299,13 @@ void DevicePlan<S>::forward_dense(Node& step, const Weights<S>& weights, Context
   step.product.run(arguments, context.workspace(), stream);
   if (s.bias >= 0 && !step.biased) {
     if (logits) {
-      add_bias(weights.single + s.bias, output_, v.ld, rows(v), v.n, stream);
+      add_bias(weights.single + s.bias, output_, v.ld, rows(v), v.n, group(), stream);
     } else {
-      add_bias(weights.stored + s.bias, z, v.ld, rows(v), v.n, stream);
+      add_bias(weights.stored + s.bias, z, v.ld, rows(v), v.n, group(), stream);
     }
   }
   if (!step.rectified && step.activation != Activation::identity) {
-    activation_forward(step.activation, step.alpha, z, v.y, rows(v) * v.ld, stream);
+    activation_forward(step.activation, step.alpha, z, v.y, all(v), stream);
   }
 }
 
@@ -293,15 +316,14 @@ void DevicePlan<S>::contribute(Value& x, cudaStream_t stream, F f) {
     f(x.dy);
   } else {
     f(sum_);
-    add(x.dy, sum_, x.dy, rows(x) * x.ld, stream);
+    add(x.dy, sum_, x.dy, all(x), stream);
   }
   x.written = true;
 }
 
 template <class S>
 void DevicePlan<S>::backward(const Step& step, const Weights<S>& weights, float* gradients,
-                             bool add, Context& context,
-                             std::optional<std::uint64_t> dropout_seed) {
+                             bool add, Context& context, bool drop) {
   const cudaStream_t stream = context.stream();
   for (Value& v : values_) v.written = false;
   for (auto s = steps_.rbegin(); s != steps_.rend(); ++s) {
@@ -309,7 +331,7 @@ void DevicePlan<S>::backward(const Step& step, const Weights<S>& weights, float*
     const dlcore::Node& op = node(s->op);
     Value& v = value(s->node);
     Value& x = value(op.inputs[0]);
-    const Index size = rows(v) * v.ld;
+    const Index size = all(v);
     if (op.op == OpKind::dense) {
       backward_dense(*s, weights, gradients, add, context);
       continue;
@@ -323,15 +345,15 @@ void DevicePlan<S>::backward(const Step& step, const Weights<S>& weights, float*
                                 gradient_from_result(s->activation) ? v.y : x.y, dx, size, stream);
             break;
           case OpKind::dropout:
-            if (dropout_seed.has_value()) {
-              dropout(step, true, *dropout_seed, static_cast<std::uint32_t>(s->op), op.p, v.dy, dx,
-                      batch_, v.rows, v.n, v.ld, stream);
+            if (drop) {
+              dropout(step, true, static_cast<std::uint32_t>(s->op), op.p, v.dy, dx, batch_, v.rows,
+                      v.n, v.ld, stream);
             } else {
               copy(dx, v.dy, size, stream);
             }
             break;
           case OpKind::flatten:
-            repack(v.dy, v.n, v.ld, dx, x.n, x.ld, rows(v) * v.n, stream);
+            repack(v.dy, v.n, v.ld, dx, x.n, x.ld, all_rows(v) * v.n, stream);
             break;
           default: copy(dx, v.dy, size, stream);
         }
@@ -350,11 +372,10 @@ void DevicePlan<S>::backward_dense(Node& step, const Weights<S>& weights, float*
   Value& x = value(input);
   if (step.activation != Activation::identity && !step.masks) {
     activation_backward(step.activation, step.alpha, v.dy,
-                        gradient_from_result(step.activation) ? v.y : v.z, v.dy, rows(v) * v.ld,
-                        stream);
+                        gradient_from_result(step.activation) ? v.y : v.z, v.dy, all(v), stream);
   }
   if (s.bias >= 0) {
-    column_sums(v.dy, v.ld, gradients + s.bias, rows(v), v.n, add, chunks_, stream);
+    column_sums(v.dy, v.ld, gradients + s.bias, rows(v), v.n, add, chunks_, group(), stream);
   }
   step.weight_gradient.run({.a = v.dy, .b = x.y, .d = gradients + s.weight, .add = add},
                            context.workspace(), stream);

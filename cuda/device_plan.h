@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "device_network.h"
@@ -9,26 +8,36 @@
 
 namespace dlcore::cuda {
 
-/// A network's weights as products read them: float32, or their bfloat16 copy of the same layout.
+/// Calls f with float or Bf16, what values are stored as at this precision.
+template <class F>
+auto with_storage(lt::Precision precision, F f) {
+  if (precision == lt::Precision::bf16) return f.template operator()<Bf16>();
+  return f.template operator()<float>();
+}
+
+/// Weights as products read them: float32, or their bfloat16 copy of the same layout. Those of
+/// several networks lie one after the other.
 template <class S>
 struct Weights {
   const float* single = nullptr;
   const S* stored = nullptr;
 };
 
-/// A network at a fixed batch on the device: its products described, its buffers in one piece.
-/// S is what values between layers are stored as. Enqueuing it allocates nothing, so it can be
-/// recorded.
+/// One network, or several of the same graph, at a fixed batch on the device: products described,
+/// buffers in one piece. Each buffer holds the values of all networks, network by network, each
+/// product multiplies for all of them, and no kernel lets one's numbers meet another's. S is what
+/// values between layers are stored as. Enqueuing it allocates nothing, so it can be recorded.
 template <class S>
 class DevicePlan {
  public:
   enum class Kind { inference, training };
 
   DevicePlan(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind,
-             lt::Precision precision, cudaStream_t stream);
+             lt::Precision precision, cudaStream_t stream, Index networks = 1);
 
   /// Bytes a plan of this kind takes, without building it.
-  static Index bytes(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind);
+  static Index bytes(const Graph& graph, const DeviceLayout& layout, Index batch, Kind kind,
+                     Index networks = 1);
 
   Index batch() const { return batch_; }
 
@@ -42,14 +51,13 @@ class DevicePlan {
   float* loss() { return loss_; }
   float* correct() { return correct_; }
 
-  /// Values of all nodes. Dropout drops where a seed is given, else it passes.
-  void forward(const Step& step, const Weights<S>& weights, Context& context,
-               std::optional<std::uint64_t> dropout_seed);
+  /// Values of all nodes. Dropout drops or passes.
+  void forward(const Step& step, const Weights<S>& weights, Context& context, bool drop);
   /// Gradients of all parameters, written or added to, after finish has counted the step.
   void backward(const Step& step, const Weights<S>& weights, float* gradients, bool add,
-                Context& context, std::optional<std::uint64_t> dropout_seed);
+                Context& context, bool drop);
 
-  /// What a dense node's fused activation gave.
+  /// What a dense node's fused activation gave, of the first network.
   struct Result {
     Activation activation;
     const S* y;
@@ -83,7 +91,12 @@ class DevicePlan {
   Value& value(int i) { return values_[static_cast<std::size_t>(i)]; }
   const dlcore::Node& node(int i) const { return graph_->nodes[static_cast<std::size_t>(i)]; }
   const DeviceSlot& slot(const Node& step) const;
+  /// Rows of one network's batch.
   Index rows(const Value& v) const { return batch_ * v.rows; }
+  /// Rows of all networks.
+  Index all_rows(const Value& v) const { return networks_ * rows(v); }
+  Index all(const Value& v) const { return all_rows(v) * v.ld; }
+  Group group() const { return {networks_, layout_->size}; }
   /// Lays all buffers out from `base`; with a null base only their total size counts.
   Index assign(std::byte* base);
   void describe_products(lt::Precision precision);
@@ -98,7 +111,7 @@ class DevicePlan {
 
   const Graph* graph_;
   const DeviceLayout* layout_;
-  Index batch_;
+  Index batch_, networks_;
   Kind kind_;
   std::vector<Node> steps_;
   std::vector<Value> values_;

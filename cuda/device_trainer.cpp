@@ -1,33 +1,31 @@
 #include "device_trainer.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <type_traits>
+#include <utility>
 
 #include "check.h"
 #include "random.h"
-#include "trainer.h"
+#include "statistics.h"
 
 namespace dlcore::cuda {
 namespace {
 
-// Ctrl-C must be answered within 100 ms, callbacks need no more.
-constexpr double kCallSeconds = 0.05;
-// Slices take this long: two of them are under way when Ctrl-C comes.
+// Slices take this long: two of them are under way when Ctrl-C comes, which has to be answered
+// within 100 ms.
 constexpr double kShortSlice = 0.005, kLongSlice = 0.02;
-constexpr Index kMostSteps = 1024;
+constexpr Index kFirstSteps = 16, kMostSteps = 1024, kMostEntries = Index{1} << 14;
 // Steps in one graph: launching one costs the host some microseconds.
 constexpr Index kSeveral = 8;
 // Bytes of one slice of data that does not fit on the device.
 constexpr Index kChunkBytes = Index{64} << 20;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+/// Rows of the table: entries for as many networks.
+Index slice_capacity(Index steps_per_epoch, Index networks) {
+  return std::clamp<Index>(kMostEntries / networks, 1, std::min(kMostSteps, steps_per_epoch));
 }
-
-Index slice_capacity(Index steps_per_epoch) { return std::min(kMostSteps, steps_per_epoch); }
 
 double length(const float* x, Index n) {
   double sum = 0;
@@ -59,75 +57,146 @@ void measure_result(const float* y, Index ld, Index rows, Index n, float low, bo
 
 }  // namespace
 
-template <class S>
-DeviceTrainer<S>::DeviceTrainer(DeviceNetwork& network, const Dataset& data,
-                                const FitOptions& options, Context& context)
-    : network_(network),
-      state_(network.state()),
-      given_(data),
-      options_(options),
-      context_(context),
-      stream_(context.stream()),
-      examples_(options.rows == nullptr ? data.x.rows : options.row_count),
-      batch_(std::min(options.batch_size, examples_)),
-      steps_per_epoch_((examples_ + batch_ - 1) / batch_),
-      target_(ops::target_shape(options.loss, network.graph().output().shape)),
-      plan_(network.graph(), network.layout(), batch_, DevicePlan<S>::Kind::training,
-            network.precision(), context.stream()),
-      gradients_(network.layout().size),
-      scratch_(squares_scratch(network.layout().size)),
-      norm_(1),
-      step_state_(1),
-      table_(slice_capacity(steps_per_epoch_)),
-      order_(examples_),
-      order_of_epoch_(static_cast<std::size_t>(examples_)),
-      pinned_order_(examples_) {
+// --- One network ---------------------------------------------------------------------------------
+
+Trainee::Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& options,
+                 std::optional<std::size_t> number)
+    : network(network),
+      given(data),
+      options(options),
+      number(number),
+      training(std::in_place, network, options.optimizer),
+      state(network.state()),
+      examples(options.examples(data)),
+      batch(options.batch(data)),
+      steps_per_epoch(options.steps_per_epoch(data)),
+      epochs(options, examples, steps_per_epoch, number.has_value() ? "group" : "graph"),
+      weight(data.weight == nullptr ? 0 : data.x.rows),
+      order(examples),
+      pinned_order(examples) {
   check(data.x.rows <= Index{1} << 32, "fit: ", data.x.rows,
         " examples are more than the 2**32 that one fit on a GPU can order");
-  const Index size = network.layout().size;
-  const auto like = [](const DeviceMemory<float>& memory) {
-    return DeviceMemory<float>(memory.size());
-  };
-  set_zero(gradients_.data(), size, stream_);
-  epoch_start_.parameters = like(state_.parameters);
-  epoch_start_.moment1 = like(state_.moment1);
-  epoch_start_.moment2 = like(state_.moment2);
   if (options.early_stopping.has_value() && options.early_stopping->restore_best) {
-    best_ = like(state_.parameters);
+    best = DeviceMemory<float>(state.parameters.size());
   }
-  if constexpr (std::is_same_v<S, Bf16>) rounded_ = DeviceMemory<Bf16>(size);
-  // What is left is for the data, but for a tenth of it: others allocate too.
-  const Index free = device_info(network.device()).free_memory / 10 * 9;
-  const Graph& graph = network.graph();
-  data_ = upload(data, graph, options.loss, free, stream_);
-  if (options.validation.has_value()) {
-    const Index left = device_info(network.device()).free_memory / 10 * 9;
-    validation_ = upload(*options.validation, graph, options.loss, left, stream_);
-    evaluator_ = Evaluator::make(network, validation_, options.loss, context);
+}
+
+void Trainee::shuffle(std::vector<Index>* into, Index step) const {
+  into->resize(static_cast<std::size_t>(examples));
+  if (options.rows == nullptr) {
+    std::iota(into->begin(), into->end(), Index{0});
+  } else {
+    std::copy_n(options.rows, examples, into->begin());
   }
-  slice_steps_ = slice_capacity(steps_per_epoch_);
-  const Index row_bytes = data.x.features * item_size(data.x.dtype);
+  if (!options.shuffle) return;
+  philox::shuffle(options.seed, static_cast<std::uint64_t>(step), into->data(), examples);
+}
+
+void Trainee::order_epoch() {
+  if (next_order_step == state.step) {
+    std::swap(order_of_epoch, next_order);
+    next_order_step = -1;
+  } else {
+    shuffle(&order_of_epoch, state.step);
+  }
+  std::transform(order_of_epoch.begin(), order_of_epoch.end(), pinned_order.data(),
+                 [](Index row) { return static_cast<std::uint32_t>(row); });
+}
+
+void Trainee::order_next(Index steps) {
+  if (!options.shuffle) return;
+  next_order_step = state.step + steps;
+  shuffle(&next_order, next_order_step);
+}
+
+StepInput Trainee::input(Index step_in_epoch, double width) const {
+  StepInput input;
+  input.number = step_in_epoch;
+  input.begin = step_in_epoch * batch;
+  input.rows = static_cast<std::int32_t>(std::min(batch, examples - input.begin));
+  input.random_step = static_cast<std::uint64_t>(start.step + step_in_epoch);
+  double sum = static_cast<double>(input.rows);
+  if (given.weight != nullptr) {
+    sum = 0;
+    for (Index j = input.begin; j < input.begin + input.rows; ++j) {
+      sum += given.weight[order_of_epoch[static_cast<std::size_t>(j)]];
+    }
+  }
+  input.share = sum > 0 ? 1 / (sum * width) : 0;
+  input.update =
+      ops::update_of<float>(options.optimizer, epochs.learning_rate(epoch, step_in_epoch), 1,
+                            start.optimizer_step + step_in_epoch + 1);
+  return input;
+}
+
+// --- Memory --------------------------------------------------------------------------------------
+
+template <class S>
+DeviceTrainer<S>::Arena::Arena(Index size, int states) : memory(size * (1 + states)) {
+  for (int i = 0; i <= states; ++i) arrays.push_back(memory.data() + i * size);
+}
+
+template <class S>
+DeviceTrainer<S>::DeviceTrainer(std::vector<Trainee*> trainees, SharedData& shared,
+                                Context& context)
+    : slots_(std::move(trainees)),
+      context_(context),
+      stream_(context.stream()),
+      layout_(first().network.layout()),
+      options_(first().options),
+      batch_(first().batch),
+      targets_(targets_of(graph(), options_.loss)),
+      start_(networks() * layout_.size, options_.optimizer.states()),
+      gradients_(networks() * layout_.size),
+      rounded_(std::is_same_v<S, Bf16> ? gradients_.size() : 0),
+      scratch_(networks() * squares_scratch(layout_.size)),
+      norms_(networks()),
+      step_state_(networks()),
+      source_(networks()) {
+  set_zero(gradients_.data(), gradients_.size(), stream_);
+  const DeviceState& state = first().state;
+  Index steps_per_epoch = 0;
+  for (const Trainee* t : slots_) steps_per_epoch = std::max(steps_per_epoch, t->steps_per_epoch);
+  slice_steps_ = slice_capacity(steps_per_epoch, networks());
+  table_ = DeviceMemory<StepInput>(slice_steps_ * networks());
+  if (networks() > 1) {
+    own_ = Arena(networks() * layout_.size, options_.optimizer.states());
+    live_ = own_.arrays;
+  } else {
+    for (const Floats* floats : {&state.parameters, &state.moment1, &state.moment2}) {
+      if (floats->size() > 0) live_.push_back(floats->data());
+    }
+  }
+  build_plan();
+  if (options_.validation.has_value()) {
+    validates_ = std::make_unique<DevicePass<S>>(
+        graph(), layout_, device_batch(options_.validation->x.rows), DevicePass<S>::Kind::inference,
+        first().network.precision(), stream_);
+  }
+  for (Trainee* t : slots_) take_data(*t, shared);
+  const RowsView& x = first().given.x;
+  const Index row_bytes = x.features * item_size(x.dtype);
   if (streams()) {
-    slice_steps_ = std::clamp<Index>(kChunkBytes / (batch_ * row_bytes), 1, slice_steps_);
+    const Index free = device_info(first().network.device()).free_memory;
+    const Index bytes = std::min(kChunkBytes, free / 4);  // of two
+    slice_steps_ = std::clamp<Index>(bytes / (batch_ * row_bytes), 1, slice_steps_);
     chunks_ = DeviceMemory<std::byte>(2 * slice_steps_ * batch_ * row_bytes);
   }
   for (Slice& slice : slices_) {
-    slice.table = PinnedMemory<StepInput>(slice_steps_);
-    slice.state = PinnedMemory<StepState>(1);
+    slice.table = PinnedMemory<StepInput>(slice_steps_ * networks());
+    slice.state = PinnedMemory<StepState>(networks());
     if (streams()) slice.x = PinnedMemory<std::byte>(slice_steps_ * batch_ * row_bytes);
   }
-  targets_ = {.loss = options.loss,
-              .shape = target_,
-              .labels = data_.labels.data(),
-              .values = data_.values.data(),
-              .weight = data_.weight.data(),
-              .rows = {order_.data()}};
-  if (options.statistics) {
-    for (const DeviceSlot& slot : network.layout().slots) {
-      sums_.push_back({graph.nodes[static_cast<std::size_t>(slot.node)].name});
+  if (options_.statistics) {
+    for (const DeviceSlot& slot : layout_.slots) {
+      sums_.push_back({graph().nodes[static_cast<std::size_t>(slot.node)].name});
     }
   }
-  round_weights();
+  // Last, for what has been lent has to be brought back.
+  if (networks() > 1) {
+    for (Index g = 0; g < networks(); ++g) place(*slots_[static_cast<std::size_t>(g)], g);
+  }
+  settle_in();
 }
 
 template <class S>
@@ -135,21 +204,125 @@ DeviceTrainer<S>::~DeviceTrainer() {
   // Nothing may be freed that work under way still uses.
   cudaStreamSynchronize(copies_);
   cudaStreamSynchronize(stream_);
+  try {
+    for (Trainee* t : slots_) bring_back(*t);
+    cudaStreamSynchronize(stream_);
+  } catch (const std::runtime_error&) {
+    // The device has failed, and its memory with it.
+  }
+}
+
+template <class S>
+Index DeviceTrainer<S>::bytes_each(const Member& member) {
+  const auto& network = static_cast<const DeviceNetwork&>(*member.network);
+  const FitOptions& options = member.options;
+  const DeviceLayout& layout = network.layout();
+  const bool best = options.early_stopping.has_value() && options.early_stopping->restore_best;
+  // Parameters and moments, those of the epoch's start, gradients, and the best parameters.
+  const Index arrays = 2 * (1 + options.optimizer.states()) + 1 + (best ? 1 : 0);
+  return layout.size * arrays * static_cast<Index>(sizeof(float)) +
+         (std::is_same_v<S, Bf16> ? layout.size * static_cast<Index>(sizeof(Bf16)) : 0) +
+         DevicePlan<S>::bytes(network.graph(), layout, options.batch(member.data), Kind::training) +
+         options.examples(member.data) * static_cast<Index>(sizeof(std::uint32_t)) +
+         (member.data.weight == nullptr ? 0 : member.data.x.rows * Index{sizeof(double)});
+}
+
+template <class S>
+void DeviceTrainer<S>::take_data(Trainee& t, SharedData& shared) {
+  // What is left is for the data of a network alone, but for a tenth of it: others allocate too.
+  // That of a group has to be there as a whole.
+  const auto most = [&] {
+    return networks() > 1 ? std::numeric_limits<Index>::max()
+                          : device_info(t.network.device()).free_memory / 10 * 9;
+  };
+  Dataset data = t.given;
+  // Each network has its own, so that those share the rest who differ in these.
+  data.weight = nullptr;
+  data.input_scale = 1;
+  t.data = &shared.of(data, graph(), options_.loss, most());
+  copy(t.weight.data(), t.given.weight, t.weight.size(), stream_);
+  if (t.options.validation.has_value()) {
+    t.validation = &shared.of(*t.options.validation, graph(), options_.loss, most());
+  }
+}
+
+template <class S>
+void DeviceTrainer<S>::place(Trainee& t, Index slot) {
+  t.slot = slot;
+  Floats* const floats[] = {&t.state.parameters, &t.state.moment1, &t.state.moment2};
+  for (std::size_t i = 0; i < live_.size(); ++i) floats[i]->move_to(live_[i] + at(t), stream_);
+}
+
+template <class S>
+void DeviceTrainer<S>::bring_back(Trainee& t) {
+  for (Floats* floats : {&t.state.parameters, &t.state.moment1, &t.state.moment2}) {
+    floats->bring_back(stream_);
+  }
+}
+
+template <class S>
+void DeviceTrainer<S>::build_plan() {
+  step_ = {};
+  several_ = {};
+  plan_.reset();
+  plan_.emplace(graph(), layout_, batch_, Kind::training, first().network.precision(), stream_,
+                networks());
+}
+
+template <class S>
+void DeviceTrainer<S>::settle_in() {
+  std::vector<Source> sources;
+  std::vector<StepState> states;
+  for (const Trainee* t : slots_) {
+    Source source = t->data->source(t->order.data(), t->options.seed);
+    source.weight = t->weight.data();
+    source.scale = static_cast<float>(t->given.input_scale);
+    if (streams()) {
+      source.x = chunks_.data();
+      source.x_order = nullptr;
+    }
+    sources.push_back(source);
+    states.push_back(t->reached);
+  }
+  copy(source_.data(), sources.data(), networks(), stream_);
+  copy(step_state_.data(), states.data(), networks(), stream_);
+}
+
+template <class S>
+void DeviceTrainer<S>::move_together() {
+  std::vector<Trainee*> left;
+  for (Trainee* t : slots_) {
+    if (t->epochs.go_on()) left.push_back(t);
+  }
+  if (left.empty() || 2 * left.size() > slots_.size()) return;
+  for (Index slot = 0; slot < static_cast<Index>(left.size()); ++slot) {
+    // Upwards, so that nobody's place is taken who has not moved.
+    Trainee& t = *left[static_cast<std::size_t>(slot)];
+    if (t.slot == slot) continue;
+    const Index from = at(t);
+    place(t, slot);
+    for (float* start : start_.arrays) {
+      copy(start + at(t), start + from, layout_.size, stream_);
+    }
+  }
+  slots_ = left;
+  build_plan();
+  settle_in();
 }
 
 template <class S>
 Weights<S> DeviceTrainer<S>::weights() const {
   if constexpr (std::is_same_v<S, float>) {
-    return {state_.parameters.data(), state_.parameters.data()};
+    return {live_[0], live_[0]};
   } else {
-    return {state_.parameters.data(), rounded_.data()};
+    return {live_[0], rounded_.data()};
   }
 }
 
 template <class S>
 void DeviceTrainer<S>::round_weights() {
   if constexpr (std::is_same_v<S, Bf16>) {
-    convert(state_.parameters.data(), rounded_.data(), rounded_.size(), stream_);
+    convert(live_[0], rounded_.data(), networks() * layout_.size, stream_);
   }
 }
 
@@ -157,28 +330,24 @@ void DeviceTrainer<S>::round_weights() {
 
 template <class S>
 void DeviceTrainer<S>::enqueue_forward() {
-  const Step step{step_state_.data(), table_.data()};
-  const Node& input = network_.graph().input();
-  const Rows rows{streams() ? nullptr : order_.data()};
-  gather(step, streams() ? chunks_.data() : data_.x, data_.view.dtype, rows,
-         static_cast<float>(data_.input_scale), plan_.input(), batch_, input.rows(),
-         input.features(), plan_.input_ld(), stream_);
-  plan_.forward(step, weights(), context_, options_.seed);
-  loss_rows(step, targets_, plan_.output(), plan_.output_ld(), plan_.loss(), plan_.correct(),
-            plan_.output_gradient(), plan_.output_ld(), batch_, stream_);
-  finish(step, targets_, plan_.loss(), plan_.correct(), stream_);
+  const Node& input = graph().input();
+  gather(step(), first().given.x.dtype, plan_->input(), batch_, input.rows(), input.features(),
+         plan_->input_ld(), stream_);
+  plan_->forward(step(), weights(), context_, true);
+  loss_rows(step(), targets_, plan_->output(), plan_->output_ld(), plan_->loss(), plan_->correct(),
+            plan_->output_gradient(), plan_->output_ld(), batch_, stream_);
+  finish(step(), targets_, plan_->loss(), plan_->correct(), batch_, stream_);
 }
 
 template <class S>
 void DeviceTrainer<S>::enqueue_backward() {
-  const Step step{step_state_.data(), table_.data()};
-  const Index size = gradients_.size();
-  plan_.backward(step, weights(), gradients_.data(), false, context_, options_.seed);
+  plan_->backward(step(), weights(), gradients_.data(), false, context_, true);
   if (options_.clip_norm > 0) {
-    clip(step, gradients_.data(), size, options_.clip_norm, scratch_.data(), stream_);
+    clip(step(), gradients_.data(), layout_.size, options_.clip_norm, scratch_.data(), stream_);
   }
-  update(step, options_.optimizer.rule, state_.parameters.data(), gradients_.data(),
-         state_.moment1.data(), state_.moment2.data(), rounded_.data(), size, stream_);
+  update(step(), options_.optimizer.rule, live_[0], gradients_.data(),
+         live_.size() > 1 ? live_[1] : nullptr, live_.size() > 2 ? live_[2] : nullptr,
+         rounded_.data(), layout_.size, stream_);
 }
 
 template <class S>
@@ -186,19 +355,14 @@ void DeviceTrainer<S>::enqueue_first_step() {
   enqueue_forward();
   // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
   // before can still take back its last update.
-  const Step step{step_state_.data(), table_.data()};
-  const auto keep = [&](const DeviceMemory<float>& from, DeviceMemory<float>& to) {
-    if (from.size() > 0) copy_unless_stopped(step, from.data(), to.data(), from.size(), stream_);
-  };
-  keep(state_.parameters, epoch_start_.parameters);
-  keep(state_.moment1, epoch_start_.moment1);
-  keep(state_.moment2, epoch_start_.moment2);
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    keep_epoch_start(step(), live_[i], start_.arrays[i], layout_.size, stream_);
+  }
   enqueue_backward();
 }
 
 template <class S>
 void DeviceTrainer<S>::launch(Index steps) {
-  // The first step of the first epoch was not recorded: whatever is loaded at first use, is.
   if (steps > 0 && step_.empty()) {
     const auto record = [&] {
       enqueue_forward();
@@ -216,38 +380,26 @@ void DeviceTrainer<S>::launch(Index steps) {
 // --- Slices --------------------------------------------------------------------------------------
 
 template <class S>
-void DeviceTrainer<S>::fill(Slice& slice, Index epoch, Index begin, Index count, Index parity) {
-  const double width = static_cast<double>(target_.width);
+void DeviceTrainer<S>::fill(Slice& slice, Index begin, Index count, Index parity) {
+  const double width = static_cast<double>(targets_.shape.width);
+  StepInput* input = slice.table.data();
   for (Index i = 0; i < count; ++i) {
-    StepInput& input = slice.table.data()[i];
-    input = {};
-    input.number = begin + i;
-    input.begin = input.number * batch_;
-    input.rows = static_cast<std::int32_t>(std::min(batch_, examples_ - input.begin));
-    input.x_begin = (parity * slice_steps_ + i) * batch_;
-    input.random_step = static_cast<std::uint64_t>(state_.step + input.number);
-    double weight = static_cast<double>(input.rows);
-    if (!data_.host_weight.empty()) {
-      weight = 0;
-      for (Index j = input.begin; j < input.begin + input.rows; ++j) {
-        const Index row = order_of_epoch_[static_cast<std::size_t>(j)];
-        weight += data_.host_weight[static_cast<std::size_t>(row)];
-      }
+    for (const Trainee* t : slots_) {
+      *input = t->runs ? t->input(t->done + begin + i, width) : StepInput{};
+      input->x_begin = (parity * slice_steps_ + i) * batch_;
+      ++input;
     }
-    input.share = weight > 0 ? 1 / (weight * width) : 0;
-    const double rate = options_.schedule.at(epoch * steps_per_epoch_ + input.number,
-                                             steps_per_epoch_, options_.epochs);
-    input.update = ops::update_of<float>(options_.optimizer, rate, 1,
-                                         state_.optimizer_step + input.number + 1);
   }
 }
 
 template <class S>
 void DeviceTrainer<S>::fetch(Slice& slice, Index begin, Index count, Index parity) {
-  const Index first = begin * batch_;
-  const Index rows = std::min(count * batch_, examples_ - first);
-  const Index bytes = data_.view.features * item_size(data_.view.dtype);
-  pack_rows(data_.view, order_of_epoch_.data() + first, 0, rows, slice.x.data());
+  const Trainee& t = first();
+  const RowsView& x = t.given.x;
+  const Index from = begin * batch_;
+  const Index rows = std::min(count * batch_, t.examples - from);
+  const Index bytes = x.features * item_size(x.dtype);
+  pack_rows(x, t.order_of_epoch.data() + from, 0, rows, slice.x.data());
   // By a stream of its own, so that it overlaps with the slice before; the slice before that one
   // has ended, so its half of the memory is free.
   copy(chunks_.data() + parity * slice_steps_ * batch_ * bytes, slice.x.data(), rows * bytes,
@@ -257,39 +409,44 @@ void DeviceTrainer<S>::fetch(Slice& slice, Index begin, Index count, Index parit
 }
 
 template <class S>
-Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
-  const StepState zero;
-  copy(step_state_.data(), &zero, 1, stream_);
-  for (Index i = 0; i < examples_; ++i) {
-    pinned_order_.data()[i] =
-        static_cast<std::uint32_t>(order_of_epoch_[static_cast<std::size_t>(i)]);
-  }
-  copy(order_.data(), pinned_order_.data(), examples_, stream_);
-  before_ = {{}, {}, {}, epoch_start_.optimizer_step, epoch_start_.step, epoch_start_.taken};
+void DeviceTrainer<S>::begin_epoch(Trainee& t, Index epoch) {
+  t.epoch = epoch;
+  t.order_epoch();
+  t.reached = {};
+  copy(t.order.data(), t.pinned_order.data(), t.examples, stream_);
+  copy(step_state_.data() + t.slot, &t.reached, 1, stream_);
+}
 
+template <class S>
+void DeviceTrainer<S>::run_steps(Index count) {
+  bool begins = step_.empty();  // whatever is loaded at first use is not recorded
+  std::vector<Trainee*> running;
+  for (Trainee* t : slots_) {
+    if (!t->runs) continue;
+    running.push_back(t);
+    if (t->done > 0) continue;
+    begins = true;
+    t->before = std::exchange(t->start, {t->state.optimizer_step, t->state.step, true});
+  }
+  round_weights();  // a callback may have set them
   Index enqueued = 0;
-  const auto settle = [&] {
-    StepState last;
-    copy(&last, step_state_.data(), 1, stream_);
-    check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-    *slices_[0].state.data() = last;
-    const Index done = last.stopped != 0 ? last.stopped_step : enqueued;
-    if (count > 0 && done == 0) take_counters(before_);
-    state_.step += done;
-    state_.optimizer_step += done;
-    return done;
-  };
   try {
-    Index steps =
-        std::min<Index>(options_.statistics ? Statistics<float>::kEvery : 16, slice_steps_);
+    Index steps = std::min<Index>(options_.statistics ? Statistics<float>::kEvery : kFirstSteps,
+                                  slice_steps_);
     double last = now();
     for (Index turn = 0; enqueued < count; ++turn) {
       Slice& slice = slices_[turn % 2];
       // Two slices ago: then the slice's buffers are free, and what it left can be read.
       slice.done.wait();
-      if (turn >= 2 && slice.state.data()->stopped != 0) break;
-      if (turn >= 2) offer_checkpoint(epoch);
-      report_progress(epoch, enqueued);
+      if (turn >= 2) {
+        const StepState* states = slice.state.data();
+        if (std::all_of(running.begin(), running.end(),
+                        [&](const Trainee* t) { return states[t->slot].stopped != 0; })) {
+          break;
+        }
+        offer_checkpoint();
+      }
+      report(running, enqueued);
       if (turn >= 3) {
         const double passed = now() - last;
         if (passed < kShortSlice) steps = std::min(2 * steps, slice_steps_);
@@ -300,205 +457,143 @@ Index DeviceTrainer<S>::run_steps(Index epoch, Index count) {
       Index some = std::min(steps, count - begin);
       if (options_.statistics)
         some = std::min(some, Statistics<float>::kEvery - begin % Statistics<float>::kEvery);
-      fill(slice, epoch, begin, some, turn % 2);
-      copy(table_.data(), slice.table.data(), some, stream_);
-      set_zero(&step_state_.data()->step, 1, stream_);
+      fill(slice, begin, some, turn % 2);
+      copy(table_.data(), slice.table.data(), some * networks(), stream_);
+      rewind(step(), stream_);
       if (streams()) fetch(slice, begin, some, turn % 2);
       const bool measured = options_.statistics && begin % Statistics<float>::kEvery == 0;
-      if (begin == 0) {
-        epoch_start_.step = state_.step;
-        epoch_start_.optimizer_step = state_.optimizer_step;
-        epoch_start_.taken = true;
-      }
+      const bool unrecorded = measured || (begin == 0 && begins);
       if (measured) {
         measure(begin);
-      } else if (begin == 0) {
+      } else if (unrecorded) {
         enqueue_first_step();
       }
-      const Index rest = measured || begin == 0 ? some - 1 : some;
       enqueued = begin + some;
-      launch(rest);
-      copy(slice.state.data(), step_state_.data(), 1, stream_);
+      launch(unrecorded ? some - 1 : some);
+      copy(slice.state.data(), step_state_.data(), networks(), stream_);
       slice.done.record(stream_);
     }
-    prepare_order(count);
+    for (Trainee* t : running) {
+      if (t->left() == count) t->order_next(count);
+    }
     // Waiting in pieces, so that Ctrl-C is answered.
     for (const Slice& slice : slices_) slice.done.wait();
-    report_progress(epoch, enqueued);
+    report(running, enqueued);
   } catch (...) {
-    settle();
+    take_up(running, enqueued);
     throw;
   }
-  return settle();
+  take_up(running, enqueued);
 }
 
 template <class S>
-void DeviceTrainer<S>::report_progress(Index epoch, Index steps_done) {
-  if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
-  last_call_ = now();
-  options_.on_progress(epoch, steps_done, steps_per_epoch_);
-}
-
-template <class S>
-void DeviceTrainer<S>::offer_checkpoint(Index epoch) {
-  const double begin = now();
-  if (!options_.on_checkpoint || offered_ || begin < next_checkpoint_) return;
-  offered_ = true;
-  const auto read = [&](const DeviceMemory<float>& memory) {
-    std::vector<float> values(static_cast<std::size_t>(memory.size()));
-    copy(values.data(), memory.data(), memory.size(), stream_);
-    return values;
-  };
-  const std::vector<float> parameters = read(epoch_start_.parameters);
-  const std::vector<float> moment1 = read(epoch_start_.moment1);
-  const std::vector<float> moment2 = read(epoch_start_.moment2);
-  const std::vector<float> best = result_.best_epoch < 0 ? std::vector<float>{} : read(best_);
+void DeviceTrainer<S>::take_up(const std::vector<Trainee*>& running, Index enqueued) {
+  std::vector<StepState> states(slots_.size());
+  copy(states.data(), step_state_.data(), networks(), stream_);
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-  const auto numbers = [](const std::vector<float>& values) {
+  for (Trainee* t : running) {
+    t->reached = states[static_cast<std::size_t>(t->slot)];
+    const Index done = t->reached.stopped != 0 ? t->reached.stopped_step : t->done + enqueued;
+    t->state.step += done - t->done;
+    t->state.optimizer_step += done - t->done;
+    t->done = done;
+    if (done == 0) {
+      t->start = t->before;
+    } else {
+      t->learning_rate = t->epochs.learning_rate(t->epoch, done - 1);
+    }
+  }
+}
+
+template <class S>
+void DeviceTrainer<S>::report(const std::vector<Trainee*>& running, Index enqueued) {
+  for (Trainee* t : running) t->epochs.report(t->epoch, t->done + enqueued);
+  if (on_tick_) on_tick_();
+}
+
+// --- Checkpoints of a network alone --------------------------------------------------------------
+
+template <class S>
+void DeviceTrainer<S>::offer_checkpoint() {
+  Trainee& t = first();
+  if (!t.epochs.wants_checkpoint()) return;
+  std::vector<std::vector<float>> kept;
+  const auto read = [&](const float* from) {
+    std::vector<float>& values =
+        kept.emplace_back(static_cast<std::size_t>(from == nullptr ? 0 : layout_.size));
+    copy(values.data(), from, static_cast<Index>(values.size()), stream_);
     return Numbers{values.data(), static_cast<Index>(values.size())};
   };
-  Checkpoint c;
-  c.epoch = epoch;
-  c.step = epoch_start_.step;
-  c.optimizer_step = epoch_start_.optimizer_step;
-  c.parameters = numbers(parameters);
-  c.moment1 = numbers(moment1);
-  c.moment2 = numbers(moment2);
-  c.best_parameters = numbers(best);
-  c.best = best_loss_;
-  c.waited = waited_;
-  c.best_epoch = result_.best_epoch;
-  c.epochs = result_.epochs;
-  options_.on_checkpoint(c);
-  if (options_.checkpoint_seconds == 0) return;
-  // Where writing takes long it is done less often, so that it takes a twentieth of the time.
-  next_checkpoint_ = now() + std::max(options_.checkpoint_seconds, 19 * (now() - begin));
-}
-
-template <class S>
-Index DeviceTrainer<S>::resume() {
-  const Checkpoint& c = *options_.resume;
-  const auto take = [&](const Numbers& from, const DeviceMemory<float>& to, const char* what) {
-    check(from.size == to.size(), "fit: the checkpoint holds ", from.size, " ", what, ", not ",
-          to.size());
-    copy(to.data(), static_cast<const float*>(from.data), from.size, stream_);
+  kept.reserve(4);  // their addresses are handed out
+  const auto array = [&](std::size_t i) {
+    return i < start_.arrays.size() ? start_.arrays[i] : nullptr;
   };
-  check(c.epoch >= 0 && c.epoch < options_.epochs && c.step >= 0 && c.optimizer_step >= 0 &&
-            c.waited >= 0 && c.best_epoch < c.epoch &&
-            static_cast<Index>(c.epochs.size()) == c.epoch,
-        "fit: the checkpoint is at epoch ", c.epoch, " of ", options_.epochs, " with ",
-        c.epochs.size(), " records");
-  take(c.parameters, state_.parameters, "parameters");
-  take(c.moment1, state_.moment1, "first moments");
-  take(c.moment2, state_.moment2, "second moments");
-  if (c.best_parameters.size > 0) take(c.best_parameters, best_, "parameters of the best epoch");
+  Checkpoint c;
+  c.step = t.start.step;
+  c.optimizer_step = t.start.optimizer_step;
+  c.parameters = read(array(0));
+  c.moment1 = read(array(1));
+  c.moment2 = read(array(2));
+  c.best_parameters = read(t.epochs.kept_best() ? t.best.data() : nullptr);
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-  round_weights();
-  state_.step = c.step;
-  state_.optimizer_step = c.optimizer_step;
-  best_loss_ = c.best;
-  waited_ = c.waited;
-  result_.best_epoch = c.best_epoch;
-  result_.epochs = c.epochs;
-  return c.epoch;
+  t.epochs.hand_out(std::move(c));
 }
 
 template <class S>
-void DeviceTrainer<S>::shuffle(std::vector<Index>* order, Index step) const {
-  order->resize(static_cast<std::size_t>(examples_));
-  if (options_.rows == nullptr) {
-    std::iota(order->begin(), order->end(), Index{0});
-  } else {
-    std::copy_n(options_.rows, examples_, order->begin());
+void DeviceTrainer<S>::resume() {
+  Trainee& t = first();
+  const Checkpoint& c = *t.options.resume;
+  t.epochs.resume(c);
+  const auto take = [&](const Numbers& from, float* to, Index size, const char* what) {
+    check(from.size == size, "fit: the checkpoint holds ", from.size, " ", what, ", not ", size);
+    copy(to, static_cast<const float*>(from.data), size, stream_);
+  };
+  take(c.parameters, t.state.parameters.data(), t.state.parameters.size(), "parameters");
+  take(c.moment1, t.state.moment1.data(), t.state.moment1.size(), "first moments");
+  take(c.moment2, t.state.moment2.data(), t.state.moment2.size(), "second moments");
+  if (c.best_parameters.size > 0) {
+    take(c.best_parameters, t.best.data(), t.best.size(), "parameters of the best epoch");
   }
-  if (!options_.shuffle) return;
-  philox::shuffle(options_.seed, static_cast<std::uint64_t>(step), order->data(), examples_);
-}
-
-template <class S>
-void DeviceTrainer<S>::prepare_order(Index steps) {
-  if (steps < steps_per_epoch_ || !options_.shuffle) return;
-  next_order_step_ = state_.step + steps;
-  shuffle(&next_order_, next_order_step_);
-}
-
-template <class S>
-void DeviceTrainer<S>::begin_epoch() {
-  if (next_order_step_ == state_.step) {
-    std::swap(order_of_epoch_, next_order_);
-    next_order_step_ = -1;
-  } else {
-    shuffle(&order_of_epoch_, state_.step);
-  }
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
+  t.state.step = c.step;
+  t.state.optimizer_step = c.optimizer_step;
 }
 
 // --- Back to a finite state ----------------------------------------------------------------------
 
 template <class S>
-void DeviceTrainer<S>::take_counters(const Snapshot& snapshot) {
-  epoch_start_.step = snapshot.step;
-  epoch_start_.optimizer_step = snapshot.optimizer_step;
-  epoch_start_.taken = snapshot.taken;
-}
-
-template <class S>
-void DeviceTrainer<S>::restore() {
-  copy(state_.parameters.data(), epoch_start_.parameters.data(), state_.parameters.size(), stream_);
-  copy(state_.moment1.data(), epoch_start_.moment1.data(), state_.moment1.size(), stream_);
-  copy(state_.moment2.data(), epoch_start_.moment2.data(), state_.moment2.size(), stream_);
-  state_.step = epoch_start_.step;
-  state_.optimizer_step = epoch_start_.optimizer_step;
-  round_weights();
+void DeviceTrainer<S>::restore(Trainee& t) {
+  for (std::size_t i = 0; i < live_.size(); ++i) {
+    copy(live_[i] + at(t), start_.arrays[i] + at(t), layout_.size, stream_);
+  }
+  t.state.step = t.start.step;
+  t.state.optimizer_step = t.start.optimizer_step;
   check_cuda(cudaStreamSynchronize(stream_), "the weights cannot be taken back");
 }
 
 template <class S>
-void DeviceTrainer<S>::refuse_data() {
+void DeviceTrainer<S>::refuse_data(Trainee& t) {
   // Before the first step there is no snapshot, and nothing to take back.
-  if (epoch_start_.taken) restore();
-  refuse_device_data("fit", given_.x, options_.rows, examples_, stream_);
+  if (t.start.taken) restore(t);
+  refuse_device_data("fit", t.given.x, t.options.rows, t.examples, stream_);
 }
 
 template <class S>
-bool DeviceTrainer<S>::parameters_finite() {
-  sum_squares(state_.parameters.data(), state_.parameters.size(), scratch_.data(), norm_.data(),
-              stream_);
-  double sum = 0;
-  copy(&sum, norm_.data(), 1, stream_);
+void DeviceTrainer<S>::look_at_parameters() {
+  squares_.resize(slots_.size());
+  sum_squares(live_[0], layout_.size, scratch_.data(), norms_.data(), networks(), stream_);
+  copy(squares_.data(), norms_.data(), networks(), stream_);
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
-  return std::isfinite(sum);
 }
 
 template <class S>
-void DeviceTrainer<S>::replay(Index epoch, Index steps) {
-  restore();
-  begin_epoch();
-  offered_ = true;  // of the epoch that has diverged since
-  run_steps(epoch, steps);
-}
-
-template <class S>
-std::string DeviceTrainer<S>::diverged(Index epoch, Index steps_done) {
-  const std::string where =
-      sentence("fit: the loss is no longer finite at step ", steps_done + 1, " of epoch ",
-               epoch + 1, " (learning rate ", learning_rate_, "); ");
-  // As in cpp/trainer.cpp: back to the last weights that gave a finite loss.
-  const Index all_steps = epoch * steps_per_epoch_ + steps_done;
-  if (steps_done == 0 && epoch > 0) {
-    --epoch;
-    steps_done = steps_per_epoch_;
-  }
-  Index kept = all_steps;
-  if (all_steps > 1 || !parameters_finite()) {
-    Index steps = steps_done;
-    do {
-      steps = std::max<Index>(steps - 1, 0);
-      if (all_steps > 0) replay(epoch, steps);
-    } while (steps > 0 && !parameters_finite());
-    kept = epoch * steps_per_epoch_ + steps;
-  }
-  return sentence(where, "the weights are those after ", kept, " of ", all_steps,
-                  " steps; try a smaller learning rate, clip_norm=1.0 or standardised data");
+void DeviceTrainer<S>::replay(Trainee& t, Index epoch, Index steps) {
+  restore(t);
+  for (Trainee* other : slots_) other->runs = other == &t;
+  t.done = 0;
+  begin_epoch(t, epoch);
+  run_steps(steps);
+  look_at_parameters();
 }
 
 // --- Statistics ----------------------------------------------------------------------------------
@@ -507,34 +602,34 @@ template <class S>
 void DeviceTrainer<S>::measure(Index step_in_epoch) {
   const Index size = gradients_.size();
   std::vector<float> before(static_cast<std::size_t>(size)), after(before), gradients(before);
-  copy(before.data(), state_.parameters.data(), size, stream_);
+  copy(before.data(), live_[0], size, stream_);
   if (step_in_epoch == 0) {
     enqueue_first_step();
   } else {
     enqueue_forward();
     enqueue_backward();
   }
-  copy(after.data(), state_.parameters.data(), size, stream_);
+  copy(after.data(), live_[0], size, stream_);
   copy(gradients.data(), gradients_.data(), size, stream_);
   StepState state;
   copy(&state, step_state_.data(), 1, stream_);
   check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
   if (state.stopped != 0) return;
   ++measured_;
-  const Index rows_used = std::min(batch_, examples_ - step_in_epoch * batch_);
+  const Index rows_used = std::min(batch_, first().examples - step_in_epoch * batch_);
   for (Index i = 0; i < size; ++i) {
     const auto at = static_cast<std::size_t>(i);
     before[at] = after[at] - before[at];
   }
   for (std::size_t s = 0; s < sums_.size(); ++s) {
-    const DeviceSlot& slot = network_.layout().slots[s];
+    const DeviceSlot& slot = layout_.slots[s];
     const Index count = slot.out_features * slot.ld;
     LayerStatistics& sum = sums_[s];
     sum.gradient_norm += length(gradients.data() + slot.weight, count);
     const double weight = length(after.data() + slot.weight, count);
     sum.weight_norm += weight;
     if (weight > 0) sum.update_ratio += length(before.data() + slot.weight, count) / weight;
-    const auto result = plan_.result_of(slot.node);
+    const auto result = plan_->result_of(slot.node);
     const bool relu = result.activation == Activation::relu;
     const bool sigmoid = result.activation == Activation::sigmoid;
     sum.dead = relu ? sum.dead : kNone;
@@ -572,93 +667,81 @@ std::vector<LayerStatistics> DeviceTrainer<S>::take_statistics() {
 // --- The fit -------------------------------------------------------------------------------------
 
 template <class S>
-typename DeviceTrainer<S>::Outcome DeviceTrainer<S>::run_epoch(Index epoch, EpochRecord* record,
-                                                               Index* steps_done) {
-  const double start = now();
-  begin_epoch();
-  offered_ = false;
-  const Index done = run_steps(epoch, steps_per_epoch_);
-  const StepState state = *slices_[0].state.data();
-  if (state.bad_input != 0) refuse_data();
-  *steps_done = done;
-  if (done > 0) {
-    offer_checkpoint(epoch);
-    learning_rate_ = options_.schedule.at(epoch * steps_per_epoch_ + done - 1, steps_per_epoch_,
-                                          options_.epochs);
-  }
-  record->epoch = epoch;
-  record->learning_rate = learning_rate_;
-  record->seconds = now() - start;
-  record->examples_per_second = static_cast<double>(examples_) / std::max(record->seconds, 1e-9);
-  if (state.stopped != 0 || !parameters_finite()) return Outcome::diverged;
-  if (options_.statistics) record->layers = take_statistics();
-  record->loss = state.weight > 0 ? state.loss / state.weight : 0;
-  if (options_.loss.kind == ops::LossKind::cross_entropy ||
-      options_.loss.kind == ops::LossKind::binary_cross_entropy) {
-    record->accuracy = state.weight > 0 ? state.correct / state.weight : 0;
-  }
-  return Outcome::finished;
-}
-
-template <class S>
-ops::LossSums DeviceTrainer<S>::validate(Index epoch) {
+ops::LossSums DeviceTrainer<S>::validate(Trainee& t) {
   try {
-    return evaluator_->run("fit: validation_data");
+    return validates_->evaluate(
+        {.data = *t.validation, .parameters = t.state.parameters, .context = context_},
+        options_.loss, "fit: validation_data");
   } catch (const std::invalid_argument&) {
     // Bad data is found in the first pass over it and leaves the weights as they were.
-    if (epoch == 0) restore();
+    if (t.epoch == 0) restore(t);
     throw;
   }
 }
 
 template <class S>
-FitResult DeviceTrainer<S>::run() {
-  result_.engine = "graph";
-  last_call_ = now();
-  next_checkpoint_ = last_call_ + options_.checkpoint_seconds;
-  const auto& early = options_.early_stopping;
-  Index epoch = options_.resume.has_value() ? resume() : 0;
-  for (; epoch < options_.epochs && result_.stop == Stop::completed; ++epoch) {
-    EpochRecord record;
-    Index done = 0;
-    if (run_epoch(epoch, &record, &done) == Outcome::diverged) {
-      result_.stop = Stop::diverged;
-      result_.message = diverged(epoch, done);
-      result_.epochs.push_back(record);
-      break;
-    }
-    double watched = record.loss;
-    if (options_.validation.has_value()) {
-      const ops::LossSums sums = validate(epoch);
-      record.val_loss = watched = sums.mean_loss();
-      if (!std::isnan(record.accuracy)) record.val_accuracy = sums.mean_correct();
-    }
-    result_.epochs.push_back(record);
-    if (early.has_value()) {
-      // min_delta decides about patience; the best weights are the best of all.
-      waited_ = watched < best_loss_ - early->min_delta ? 0 : waited_ + 1;
-      if (watched < best_loss_) {
-        best_loss_ = watched;
-        result_.best_epoch = epoch;
-        if (early->restore_best) {
-          copy(best_.data(), state_.parameters.data(), best_.size(), stream_);
-        }
-      }
-      if (waited_ >= early->patience) {
-        result_.stop = Stop::early_stopping;
-        result_.message = sentence("fit: no improvement in ", early->patience, " epochs");
-      }
-    }
-    if (options_.on_epoch && !options_.on_epoch(record) && result_.stop == Stop::completed) {
-      result_.stop = Stop::callback;
-      result_.message = "fit: stopped by on_epoch";
-    }
+void DeviceTrainer<S>::end_steps(Trainee& t) {
+  if (t.reached.bad_input != 0) refuse_data(t);
+  const bool stopped = t.reached.stopped != 0, whole = t.left() == 0;
+  if (!stopped && !whole) return;
+  if (t.done > 0) offer_checkpoint();
+  EpochRecord record = t.epochs.record(t.learning_rate);
+  const auto finite = [&] { return std::isfinite(squares_[static_cast<std::size_t>(t.slot)]); };
+  if (stopped || !finite()) {
+    t.epochs.diverge(std::move(record), t.done, finite,
+                     [&](Index epoch, Index steps) { replay(t, epoch, steps); });
+    return;
   }
-  if (early.has_value() && early->restore_best && result_.best_epoch >= 0) {
-    copy(state_.parameters.data(), best_.data(), best_.size(), stream_);
+  if (options_.statistics) record.layers = take_statistics();
+  ops::LossSums validation;
+  if (t.validation != nullptr) validation = validate(t);
+  const ops::LossSums sums{t.reached.loss, t.reached.correct, t.reached.weight};
+  t.epochs.end(std::move(record), sums, t.validation == nullptr ? nullptr : &validation,
+               [&] { copy(t.best.data(), t.state.parameters.data(), layout_.size, stream_); });
+  t.done = 0;
+}
+
+template <class S>
+void DeviceTrainer<S>::conclude(Trainee& t) {
+  if (t.epochs.kept_best()) {
+    copy(t.state.parameters.data(), t.best.data(), layout_.size, stream_);
   }
+  bring_back(t);
   context_.stream().synchronize();
-  return result_;
+  t.training.reset();
+}
+
+template <class S>
+void DeviceTrainer<S>::run(const std::function<void(Trainee&)>& on_finish,
+                           const std::function<void()>& on_tick) {
+  on_tick_ = on_tick;
+  if (options_.resume.has_value()) resume();
+  for (;;) {
+    for (Trainee* t : slots_) {
+      if (!t->training.has_value() || t->epochs.go_on()) continue;
+      conclude(*t);
+      if (on_finish) on_finish(*t);
+    }
+    move_together();
+    Index count = std::numeric_limits<Index>::max();
+    std::vector<Trainee*> running;
+    for (Trainee* t : slots_) {
+      t->runs = t->epochs.go_on();
+      if (!t->runs) continue;
+      running.push_back(t);
+      if (t->done == 0) {
+        t->epochs.begin();
+        begin_epoch(*t, t->epochs.current());
+      }
+      count = std::min(count, t->left());
+    }
+    if (running.empty()) return;
+    run_steps(count);
+    look_at_parameters();
+    for (Trainee* t : running) {
+      t->name([&] { end_steps(*t); });
+    }
+  }
 }
 
 template class DeviceTrainer<float>;

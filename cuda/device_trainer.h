@@ -1,37 +1,102 @@
 #pragma once
 
-#include <limits>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "device_network.h"
-#include "device_plan.h"
+#include "device_pass.h"
+#include "epochs.h"
+#include "fleet.h"
 #include "launches.h"
 
 namespace dlcore::cuda {
 
-/// Steps through a dataset on the GPU: what cpp/trainer.h does, with the host some steps ahead.
+/// One network on its way through its epochs: what the host knows of it, and the memory that is its
+/// alone whoever trains beside it.
+struct Trainee {
+  /// `number` is that in its fleet, where it has one.
+  Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& options,
+          std::optional<std::size_t> number);
+
+  /// Calls f, and lets its errors name the network.
+  template <class F>
+  void name(F f) const {
+    number.has_value() ? name_member(*number, f) : f();
+  }
+  /// Steps that are left of its epoch.
+  Index left() const { return steps_per_epoch - done; }
+  /// The order of the epoch that begins at the network's present step.
+  void order_epoch();
+  /// Works out that of the epoch that begins `steps` steps from now, while the device is busy.
+  void order_next(Index steps);
+  /// What changes from step to step; width as in ops::TargetShape.
+  StepInput input(Index step_in_epoch, double width) const;
+
+  /// Counters at an epoch's start, and whether there has been one.
+  struct Start {
+    Index optimizer_step = 0, step = 0;
+    bool taken = false;
+  };
+
+  DeviceNetwork& network;
+  const Dataset& given;
+  const FitOptions& options;
+  const std::optional<std::size_t> number;
+  std::optional<DeviceNetwork::Training> training;  ///< until its fit has ended
+  DeviceState& state;
+  const Index examples, batch, steps_per_epoch;
+  Epochs epochs;
+  const DeviceData* data = nullptr;
+  const DeviceData* validation = nullptr;
+  DeviceMemory<double> weight;  ///< of its examples
+  DeviceMemory<std::uint32_t> order;
+  PinnedMemory<std::uint32_t> pinned_order;
+  std::vector<Index> order_of_epoch, next_order;
+  Index next_order_step = -1;  ///< step that next_order was shuffled for
+  DeviceMemory<float> best;
+  Start start, before;  ///< before: until the epoch's first loss is known
+  Index slot = 0;       ///< its place beside the others
+  bool runs = false;    ///< in the steps that are being enqueued
+  Index epoch = 0;      ///< that it runs
+  Index done = 0;       ///< steps of it that have been done
+  StepState reached;    ///< what they have left
+  double learning_rate = 0;
+
+ private:
+  void shuffle(std::vector<Index>* into, Index step) const;
+};
+
+/// Steps one network through a dataset on the GPU, or several beside each other: what
+/// cpp/trainer.h does, with the host some steps ahead.
 ///
 /// A step is recorded once as a graph and launched again and again: everything that changes lies in
-/// a table in device memory, one entry a step, which the host fills for a slice of an epoch at a
-/// time. A step whose loss is not finite sets a flag, and no later one moves the weights, so the
-/// host may learn of it late.
+/// a table in device memory, one row a step with an entry for each network, which the host fills
+/// for a slice of an epoch at a time. A network whose loss is not finite sets its flag, and no
+/// later step moves its weights, so the host may learn of it late. One whose fit has ended rests;
+/// when half of them do, the others move together.
 template <class S>
 class DeviceTrainer {
  public:
-  DeviceTrainer(DeviceNetwork& network, const Dataset& data, const FitOptions& options,
-                Context& context);
+  /// Networks that are alike (device_fleet.cpp says in what); all arguments have to outlive it.
+  DeviceTrainer(std::vector<Trainee*> trainees, SharedData& shared, Context& context);
   ~DeviceTrainer();
 
-  FitResult run();
+  /// Trains all of them. Calls on_finish with each whose fit has ended, and between slices on_tick.
+  void run(const std::function<void(Trainee&)>& on_finish, const std::function<void()>& on_tick);
+
+  /// Bytes on the device that each network of a group takes, the data of all left out.
+  static Index bytes_each(const Member& member);
 
  private:
-  enum class Outcome { finished, diverged };
-  /// Parameters, moments and counters at one point.
-  struct Snapshot {
-    DeviceMemory<float> parameters, moment1, moment2;
-    Index optimizer_step = 0, step = 0;
-    bool taken = false;
+  using Kind = typename DevicePlan<S>::Kind;
+  /// Parameters and moments, as many arrays as there are, each of all networks.
+  struct Arena {
+    Arena() = default;
+    Arena(Index size, int states);
+    DeviceMemory<float> memory;
+    std::vector<float*> arrays;
   };
   /// What the host fills while the device works on the other one.
   struct Slice {
@@ -41,78 +106,89 @@ class DeviceTrainer {
     Event done, copied;
   };
 
-  bool streams() const { return data_.x == nullptr; }
+  Index networks() const { return static_cast<Index>(slots_.size()); }
+  /// Where in the arenas a network's numbers begin.
+  Index at(const Trainee& t) const { return t.slot * layout_.size; }
+  /// For what is alike in all, and for what only a network alone can have.
+  Trainee& first() const { return *slots_.front(); }
+  const Graph& graph() const { return first().network.graph(); }
+  Step step() const { return {step_state_.data(), table_.data(), source_.data(), networks()}; }
+  bool streams() const { return first().data->x == nullptr; }
   Weights<S> weights() const;
   void round_weights();
-  Outcome run_epoch(Index epoch, EpochRecord* record, Index* steps_done);
-  /// Steps 0 .. count of an epoch; returns how many came before one whose loss was not finite.
-  Index run_steps(Index epoch, Index count);
-  void fill(Slice& slice, Index epoch, Index begin, Index count, Index parity);
+
+  void take_data(Trainee& t, SharedData& shared);
+  void build_plan();
+  /// Lets the device know the networks by their places.
+  void settle_in();
+  /// Puts a network's numbers into a place of the arena, or back into its own memory.
+  void place(Trainee& t, Index slot);
+  void bring_back(Trainee& t);
+  /// Moves those that still train together, when they are half or fewer.
+  void move_together();
+
+  void begin_epoch(Trainee& t, Index epoch);
+  /// `count` steps of all that run; then their counters say how many came before one whose loss was
+  /// not finite.
+  void run_steps(Index count);
+  /// Waits, and takes up what `enqueued` steps have left.
+  void take_up(const std::vector<Trainee*>& running, Index enqueued);
+  void report(const std::vector<Trainee*>& running, Index enqueued);
+  void fill(Slice& slice, Index begin, Index count, Index parity);
   void fetch(Slice& slice, Index begin, Index count, Index parity);
   void enqueue_forward();
   void enqueue_backward();
   void enqueue_first_step();
   void launch(Index steps);
-  void replay(Index epoch, Index steps);
-  void report_progress(Index epoch, Index steps_done);
-  /// Hands out the epoch's snapshot, once its first step is known to have been finite.
-  void offer_checkpoint(Index epoch);
-  /// Takes the state from options.resume; returns the epoch to go on with.
-  Index resume();
-  std::string diverged(Index epoch, Index steps_done);
-  bool parameters_finite();
-  /// The order of the epoch that begins at a step of the network's life.
-  void shuffle(std::vector<Index>* order, Index step) const;
-  /// Shuffles for the next epoch while the device is busy with the rest of this one.
-  void prepare_order(Index steps);
-  void begin_epoch();
-  void take_counters(const Snapshot& snapshot);
+  /// Ends the epoch, or the fit, where the steps have come to that.
+  void end_steps(Trainee& t);
+  ops::LossSums validate(Trainee& t);
+  void conclude(Trainee& t);
+
+  /// Sums the squares of everybody's parameters, which tell whether all are finite.
+  void look_at_parameters();
   /// Back to the epoch's start.
-  void restore();
-  [[noreturn]] void refuse_data();
-  ops::LossSums validate(Index epoch);
+  void restore(Trainee& t);
+  void replay(Trainee& t, Index epoch, Index steps);
+  [[noreturn]] void refuse_data(Trainee& t);
+
+  // Of a network alone:
+  /// Hands out the epoch's snapshot, once its first step is known to have been finite.
+  void offer_checkpoint();
+  /// Takes the state from options.resume.
+  void resume();
   /// One step whose gradients and values are looked at.
   void measure(Index step_in_epoch);
   std::vector<LayerStatistics> take_statistics();
 
-  DeviceNetwork& network_;
-  DeviceState& state_;
-  const Dataset& given_;
-  const FitOptions& options_;
+  std::vector<Trainee*> slots_;
   Context& context_;
   const cudaStream_t stream_;
   Stream copies_;  ///< of data that does not fit
-  const Index examples_, batch_, steps_per_epoch_;
-  const ops::TargetShape target_;
-  DevicePlan<S> plan_;
-  DeviceData data_, validation_;
-  std::unique_ptr<Evaluator> evaluator_;
-  Targets targets_;
+  const DeviceLayout& layout_;
+  const FitOptions& options_;  ///< the first one's, for what is alike in all
+  const Index batch_;
+  const Targets targets_;
+  Arena own_;                 ///< of a group; a network alone trains in its own memory
+  std::vector<float*> live_;  ///< the arrays of either
+  Arena start_;               ///< of the running epoch, or the one before until its loss is known
   DeviceMemory<float> gradients_;
   DeviceMemory<Bf16> rounded_;
-  DeviceMemory<double> scratch_;
-  DeviceMemory<double> norm_;
+  DeviceMemory<double> scratch_, norms_;
+  std::vector<double> squares_;  ///< of each network's parameters
   DeviceMemory<StepState> step_state_;
+  DeviceMemory<Source> source_;
   DeviceMemory<StepInput> table_;
-  DeviceMemory<std::uint32_t> order_;
+  std::optional<DevicePlan<S>> plan_;
+  std::unique_ptr<DevicePass<S>> validates_;
   DeviceMemory<std::byte> chunks_;  ///< two, of the rows of a slice
   Index slice_steps_ = 0;           ///< at most, in one slice
   Slice slices_[2];
-  std::vector<Index> order_of_epoch_, next_order_;
-  Index next_order_step_ = -1;  ///< step that next_order_ was shuffled for
-  PinnedMemory<std::uint32_t> pinned_order_;
   Recording step_, several_;
-  Snapshot epoch_start_, before_;  ///< before_: counters alone, until the first loss is known
-  DeviceMemory<float> best_;
+  std::function<void()> on_tick_;
   // Statistics, summed over the steps measured.
   std::vector<LayerStatistics> sums_;
   Index measured_ = 0;
-  double learning_rate_ = 0;
-  double last_call_ = 0, next_checkpoint_ = 0;
-  bool offered_ = false;  ///< in this epoch
-  FitResult result_;
-  double best_loss_ = std::numeric_limits<double>::infinity();
-  Index waited_ = 0;  ///< epochs since the loss was better by min_delta
 };
 
 }  // namespace dlcore::cuda

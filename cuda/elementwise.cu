@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdint>
 
 #include "device.h"
@@ -11,8 +10,6 @@
 namespace dlcore::cuda {
 namespace {
 
-constexpr unsigned kThreads = 256;
-
 /// 16 bytes of values: what one thread loads at a time.
 template <class S>
 struct alignas(16) Pack {
@@ -20,27 +17,13 @@ struct alignas(16) Pack {
   S value[kSize];
 };
 
-__device__ Index thread_index() {
-  return static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-__device__ Index thread_count() { return static_cast<Index>(gridDim.x) * blockDim.x; }
-
-/// Blocks for n independent pieces of work: enough to fill any GPU, and then each thread takes
-/// several.
-Launch spread(Index n) {
-  const Index blocks = std::min<Index>((n + kThreads - 1) / kThreads, Index{1} << 15);
-  return {.grid = dim3(static_cast<unsigned>(std::max<Index>(blocks, 1))),
-          .block = dim3(kThreads),
-          .independent = true};
-}
-
 bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
 /// y[i] = f(a[i], b[i]) for n elements, the first `packs` packs of them 16 bytes at a time.
 template <class S, class F>
 __global__ void map(F f, const S* a, const S* b, S* y, Index n, Index packs) {
   using P = Pack<S>;
-  for (Index i = thread_index(); i < packs; i += thread_count()) {
+  for (Index i = grid_index(); i < packs; i += grid_size()) {
     const P pa = reinterpret_cast<const P*>(a)[i];
     const P pb = F::kBinary ? reinterpret_cast<const P*>(b)[i] : pa;
     P py;
@@ -50,7 +33,7 @@ __global__ void map(F f, const S* a, const S* b, S* y, Index n, Index packs) {
     }
     reinterpret_cast<P*>(y)[i] = py;
   }
-  for (Index i = packs * P::kSize + thread_index(); i < n; i += thread_count()) {
+  for (Index i = packs * P::kSize + grid_index(); i < n; i += grid_size()) {
     const float first = to_float(a[i]);
     y[i] = to_storage<S>(f(first, F::kBinary ? to_float(b[i]) : first));
   }
@@ -104,7 +87,7 @@ template <class S>
 __device__ void drop(uint64_t seed, uint64_t random_step, uint32_t layer, uint32_t threshold,
                      float scale, Index first, Index count, const S* x, S* y, Index n, Index ld) {
   const Index blocks = (first + count + 3) / 4;
-  for (Index q = first / 4 + thread_index(); q < blocks; q += thread_count()) {
+  for (Index q = first / 4 + grid_index(); q < blocks; q += grid_size()) {
     const philox::Block block = philox::block(
         seed,
         philox::counter(philox::Purpose::dropout, layer, random_step, static_cast<uint64_t>(q)));
@@ -119,12 +102,14 @@ __device__ void drop(uint64_t seed, uint64_t random_step, uint32_t layer, uint32
 }
 
 template <class S>
-__global__ void dropout_kernel(Step step, int counted, uint64_t seed, uint32_t layer,
-                               uint32_t threshold, float scale, const S* x, S* y, Index m,
-                               Index rows, Index n, Index ld) {
-  const StepInput& input = step.table[step.state->step - counted];
-  drop(seed, input.random_step, layer, threshold, scale, input.first_row * rows * n, m * rows * n,
-       x, y, n, ld);
+__global__ void dropout_kernel(Step step, int counted, uint32_t layer, uint32_t threshold,
+                               float scale, const S* x, S* y, Index m, Index rows, Index n,
+                               Index ld) {
+  const Index g = network_of_block();
+  const StepInput& input = input_of(step, g, counted);
+  const Index values = g * m * rows * ld;
+  drop(step.source[g].seed, input.random_step, layer, threshold, scale, input.first_row * rows * n,
+       m * rows * n, x + values, y + values, n, ld);
 }
 
 __global__ void dropout_plain_kernel(uint64_t seed, uint64_t random_step, uint32_t layer,
@@ -139,14 +124,17 @@ float scale_of(double p) { return static_cast<float>(1 / (1 - p)); }
 template <class S>
 __global__ void repack_kernel(const S* x, Index nx, Index ldx, S* y, Index ny, Index ldy,
                               Index count) {
-  for (Index i = thread_index(); i < count; i += thread_count()) {
+  for (Index i = grid_index(); i < count; i += grid_size()) {
     y[i / ny * ldy + i % ny] = x[i / nx * ldx + i % nx];
   }
 }
 
 template <class S>
-__global__ void add_bias_kernel(const S* b, S* y, Index ld, Index n, Index count) {
-  for (Index i = thread_index(); i < count; i += thread_count()) {
+__global__ void add_bias_kernel(const S* b, Index stride, S* y, Index ld, Index m, Index n) {
+  const Index g = network_of_block(), count = m * n;
+  b += g * stride;
+  y += g * m * ld;
+  for (Index i = grid_index(); i < count; i += grid_size()) {
     S& value = y[i / n * ld + i % n];
     value = to_storage<S>(to_float(value) + to_float(b[i % n]));
   }
@@ -154,12 +142,12 @@ __global__ void add_bias_kernel(const S* b, S* y, Index ld, Index n, Index count
 
 template <class From, class To>
 __global__ void convert_kernel(const From* x, To* y, Index n) {
-  for (Index i = thread_index(); i < n; i += thread_count()) y[i] = to_storage<To>(to_float(x[i]));
+  for (Index i = grid_index(); i < n; i += grid_size()) y[i] = to_storage<To>(to_float(x[i]));
 }
 
 template <bool kSigmoid>
 __global__ void rows_kernel(const float* x, Index ldx, float* y, Index n, Index count) {
-  for (Index i = thread_index(); i < count; i += thread_count()) {
+  for (Index i = grid_index(); i < count; i += grid_size()) {
     const float value = x[i / n * ldx + i % n];
     y[i] = kSigmoid ? activate<Activation::sigmoid, float>(value, 0.0f) : value;
   }
@@ -209,10 +197,10 @@ void add(const S* a, const S* b, S* y, Index n, cudaStream_t stream) {
 }
 
 template <class S>
-void dropout(const Step& step, bool counted, uint64_t seed, uint32_t layer, double p, const S* x,
-             S* y, Index m, Index rows, Index n, Index ld, cudaStream_t stream) {
-  launch(stream, spread(m * rows * n / 4 + 2), dropout_kernel<S>, step, counted ? 1 : 0, seed,
-         layer, threshold_of(p), scale_of(p), x, y, m, rows, n, ld);
+void dropout(const Step& step, bool counted, uint32_t layer, double p, const S* x, S* y, Index m,
+             Index rows, Index n, Index ld, cudaStream_t stream) {
+  launch(stream, spread(m * rows * n / 4 + 2, step.networks), dropout_kernel<S>, step,
+         counted ? 1 : 0, layer, threshold_of(p), scale_of(p), x, y, m, rows, n, ld);
 }
 
 void dropout_plain(uint64_t seed, uint64_t random_step, uint32_t layer, double p, const float* x,
@@ -229,8 +217,9 @@ void repack(const S* x, Index nx, Index ldx, S* y, Index ny, Index ldy, Index co
 }
 
 template <class S>
-void add_bias(const S* b, S* y, Index ld, Index m, Index n, cudaStream_t stream) {
-  launch(stream, spread(m * n), add_bias_kernel<S>, b, y, ld, n, m * n);
+void add_bias(const S* b, S* y, Index ld, Index m, Index n, const Group& group,
+              cudaStream_t stream) {
+  launch(stream, spread(m * n, group.networks), add_bias_kernel<S>, b, group.stride, y, ld, m, n);
 }
 
 template <class From, class To>
@@ -251,15 +240,15 @@ void softmax_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStr
          m, n);
 }
 
-#define DLCORE_INSTANTIATE(S)                                                                      \
-  template void activation_forward(Activation, float, const S*, S*, Index, cudaStream_t);          \
-  template void activation_backward(Activation, float, const S*, const S*, S*, Index,              \
-                                    cudaStream_t);                                                 \
-  template void add(const S*, const S*, S*, Index, cudaStream_t);                                  \
-  template void dropout(const Step&, bool, uint64_t, uint32_t, double, const S*, S*, Index, Index, \
-                        Index, Index, cudaStream_t);                                               \
-  template void repack(const S*, Index, Index, S*, Index, Index, Index, cudaStream_t);             \
-  template void add_bias(const S*, S*, Index, Index, Index, cudaStream_t);
+#define DLCORE_INSTANTIATE(S)                                                                   \
+  template void activation_forward(Activation, float, const S*, S*, Index, cudaStream_t);       \
+  template void activation_backward(Activation, float, const S*, const S*, S*, Index,           \
+                                    cudaStream_t);                                              \
+  template void add(const S*, const S*, S*, Index, cudaStream_t);                               \
+  template void dropout(const Step&, bool, uint32_t, double, const S*, S*, Index, Index, Index, \
+                        Index, cudaStream_t);                                                   \
+  template void repack(const S*, Index, Index, S*, Index, Index, Index, cudaStream_t);          \
+  template void add_bias(const S*, S*, Index, Index, Index, const Group&, cudaStream_t);
 DLCORE_INSTANTIATE(float)
 DLCORE_INSTANTIATE(Bf16)
 #undef DLCORE_INSTANTIATE

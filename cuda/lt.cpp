@@ -61,11 +61,13 @@ std::string open_file(const std::string& path, bool own, Library* opened) {
       load(handle, "cublasLtMatmulDescDestroy", &f.MatmulDescDestroy) &&
       load(handle, "cublasLtMatmulDescSetAttribute", &f.MatmulDescSetAttribute) &&
       load(handle, "cublasLtMatrixLayoutCreate", &f.MatrixLayoutCreate) &&
+      load(handle, "cublasLtMatrixLayoutSetAttribute", &f.MatrixLayoutSetAttribute) &&
       load(handle, "cublasLtMatrixLayoutDestroy", &f.MatrixLayoutDestroy) &&
       load(handle, "cublasLtMatmulPreferenceCreate", &f.MatmulPreferenceCreate) &&
       load(handle, "cublasLtMatmulPreferenceDestroy", &f.MatmulPreferenceDestroy) &&
       load(handle, "cublasLtMatmulPreferenceSetAttribute", &f.MatmulPreferenceSetAttribute) &&
       load(handle, "cublasLtMatmulAlgoGetHeuristic", &f.MatmulAlgoGetHeuristic) &&
+      load(handle, "cublasLtMatmulAlgoCheck", &f.MatmulAlgoCheck) &&
       load(handle, "cublasLtMatmul", &f.Matmul);
   if (!whole) return sentence(path, " lacks a function of cuBLASLt");
   const int version = static_cast<int>(f.GetVersion());
@@ -202,13 +204,35 @@ Product Product::make(const Shape& s) {
   }
   Heuristic heuristic{};
   int found = 0;
-  const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
-                                                 chosen.preference, 1, &heuristic, &found);
-  // Whatever it answers to an epilogue that it does not offer, there is another way.
-  if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return {};
-  check_lt(status, "cannot choose an algorithm");
-  check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
-  p.algorithm_ = heuristic.algorithm;
+  const auto choose = [&] {
+    const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
+                                                   chosen.preference, 1, &heuristic, &found);
+    // Whatever it answers to an epilogue that it does not offer, there is another way.
+    if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return false;
+    check_lt(status, "cannot choose an algorithm");
+    check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
+    p.algorithm_ = heuristic.algorithm;
+    return true;
+  };
+  if (!choose()) return {};
+  if (s.networks == 1) return p;
+
+  const auto repeat = [&](Layout matrix, std::int64_t stride) {
+    const auto count = static_cast<std::int32_t>(s.networks);
+    check_lt(call.MatrixLayoutSetAttribute(matrix, kBatchCount, &count, sizeof count),
+             "refuses an attribute");
+    check_lt(call.MatrixLayoutSetAttribute(matrix, kBatchStride, &stride, sizeof stride),
+             "refuses an attribute");
+  };
+  repeat(p.a_, s.stride_b);
+  repeat(p.b_, s.stride_a);
+  repeat(p.d_, s.stride_d);
+  if (biased) set(p.description_, kBiasStride, static_cast<std::int64_t>(s.stride_bias));
+  if (masked) set(p.description_, kMaskStride, static_cast<std::int64_t>(s.stride_mask));
+  const bool serves = call.MatmulAlgoCheck(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
+                                           &p.algorithm_, &heuristic) == kSuccess &&
+                      heuristic.workspace <= static_cast<std::size_t>(kWorkspaceBytes);
+  if (!serves && !choose()) return {};
   return p;
 }
 

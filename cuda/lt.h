@@ -38,7 +38,10 @@ enum class Epilogue {
   relu_gradient,   ///< 0 where the mask says so
 };
 
-/// d (m, n) = op(a) op(b) (+ d), row-major, a of m rows or columns; epilogues work on columns.
+/// d (m, n) = op(a) op(b) (+ d), row-major, a of m rows or columns; epilogues work on columns. The
+/// same for each of several networks, whose matrices lie strides apart, in elements; by the
+/// algorithm that one alone would get, so that its bits do not depend on the others, unless the
+/// library cannot run that for so many.
 struct Shape {
   Index m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false;
@@ -47,7 +50,10 @@ struct Shape {
   Type result = Type::float32;  ///< of d and the bias
   Precision precision = Precision::tf32;
   Epilogue epilogue = Epilogue::none;
-  Index mask_ld = 0;             ///< bits from one row of the mask to the next
+  Index mask_ld = 0;  ///< bits from one row of the mask to the next
+  Index networks = 1;
+  Index stride_a = 0, stride_b = 0, stride_d = 0, stride_bias = 0;
+  Index stride_mask = 0;         ///< bits
   std::uint32_t alignment = 16;  ///< bytes, of all pointers and rows
 };
 

@@ -30,7 +30,10 @@ inline constexpr std::int32_t kPlain = 0, kTransposed = 1;
 
 // cublasLtMatmulDescAttributes_t
 inline constexpr int kTransposeA = 3, kTransposeB = 4, kEpilogue = 7, kBiasPointer = 8,
-                     kMaskPointer = 11, kMaskLd = 12;
+                     kBiasStride = 10, kMaskPointer = 11, kMaskLd = 12, kMaskStride = 13;
+
+// cublasLtMatrixLayoutAttribute_t
+inline constexpr int kBatchCount = 5, kBatchStride = 6;
 
 // cublasLtEpilogue_t
 inline constexpr std::uint32_t kEpilogueNone = 1, kEpilogueBias = 4, kEpilogueRelu = 2,
@@ -67,6 +70,7 @@ struct Functions {
   int (*MatmulDescSetAttribute)(Description, int attribute, const void* value, std::size_t bytes);
   int (*MatrixLayoutCreate)(Layout*, int type, std::uint64_t rows, std::uint64_t columns,
                             std::int64_t ld);
+  int (*MatrixLayoutSetAttribute)(Layout, int attribute, const void* value, std::size_t bytes);
   int (*MatrixLayoutDestroy)(Layout);
   int (*MatmulPreferenceCreate)(Preference*);
   int (*MatmulPreferenceDestroy)(Preference);
@@ -74,6 +78,8 @@ struct Functions {
                                       std::size_t bytes);
   int (*MatmulAlgoGetHeuristic)(Handle, Description, Layout a, Layout b, Layout c, Layout d,
                                 Preference, int wanted, Heuristic* results, int* found);
+  int (*MatmulAlgoCheck)(Handle, Description, Layout a, Layout b, Layout c, Layout d,
+                         const Algorithm*, Heuristic* result);
   int (*Matmul)(Handle, Description, const void* alpha, const void* a, Layout, const void* b,
                 Layout, const void* beta, const void* c, Layout, void* d, Layout, const Algorithm*,
                 void* workspace, std::size_t bytes, cudaStream_t);

@@ -29,6 +29,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("__version__") = DLCORE_VERSION;
 #ifdef DLCORE_EMULATE
   m.attr("emulated") = true;
+  cuda::bind_emulation(m);
 #else
   m.attr("emulated") = false;
 #endif

@@ -74,23 +74,33 @@ class OwnedMemory {
   explicit OwnedMemory(Index size)
       : data_(static_cast<T*>(
             allocate(checked_product(size, static_cast<Index>(sizeof(T)), "memory"), pinned))),
-        size_(size) {}
-  OwnedMemory(OwnedMemory&& other) noexcept
-      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+        size_(size),
+        capacity_(size) {}
+  OwnedMemory(OwnedMemory&& other) noexcept { *this = std::move(other); }
   OwnedMemory& operator=(OwnedMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
     return *this;
   }
   ~OwnedMemory() { release(data_, pinned); }
 
-  T* data() const { return data_; }
+  /// Null where the size is 0.
+  T* data() const { return size_ > 0 ? data_ : nullptr; }
   Index size() const { return size_; }
+  /// Contents are lost; memory is allocated only where there was less.
+  void resize(Index size) {
+    if (size > capacity_) {
+      *this = OwnedMemory();  // the old first: there may be no room for both
+      *this = OwnedMemory(size);
+    }
+    size_ = size;
+  }
   Index bytes() const { return size_ * static_cast<Index>(sizeof(T)); }
 
  private:
   T* data_ = nullptr;
-  Index size_ = 0;
+  Index size_ = 0, capacity_ = 0;
 };
 template <class T>
 using DeviceMemory = OwnedMemory<T, false>;

@@ -198,6 +198,83 @@ def test_clipped_gradients(clip):
     assert set(cpu.loss_and_gradients(x, y)[1]) == set(plain)
 
 
+# Plans that are kept ------------------------------------------------------------------------------
+
+
+def taken(call):
+    """What a call allocates on the GPU, and how many algorithms it asks cuBLASLt for."""
+    before = _cuda.emulated_counts()
+    call()
+    after = _cuda.emulated_counts()
+    return tuple(after[name] - before[name] for name in ("allocations", "choices"))
+
+
+@emulated_only
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_second_call_allocates_nothing(precision):
+    network, (x, y) = small_network(precision=precision), small_data("float32", count=90)
+    weight = np.arange(90.0)
+    calls = {
+        "predict": lambda: network.predict(x),
+        "evaluate": lambda: network.evaluate(x, y, sample_weight=weight),
+        "gradients": lambda: network.loss_and_gradients(
+            x, y, sample_weight=weight, clip_norm=0.1, dropout_seed=3
+        ),
+        "half": lambda: network.predict(x[:45]),
+    }
+    first = {name: taken(call) for name, call in calls.items()}
+    assert first["predict"] > (0, 0)
+    assert first["evaluate"][1] == 0, "predict's plan serves evaluate"
+    assert first["gradients"] > (0, 0)
+    for call in calls.values():
+        assert taken(call) == (0, 0)
+    # A fit takes the memory that there is; other rows and another precision have other plans.
+    network.fit(x, y, epochs=1)
+    assert taken(calls["predict"]) > (0, 0)
+    assert taken(calls["predict"]) == (0, 0)
+    network.precision = "fp32" if precision != "fp32" else "tf32"
+    assert taken(calls["predict"]) > (0, 0)
+
+
+@emulated_only
+def test_few_plans_are_kept(monkeypatch):
+    x = np.ones((8, 64), np.float32)
+    layers = [dlcore.Dense(1000), dlcore.ReLU(), dlcore.Dense(3)]
+    network = dlcore.Network(layers, 64, device="cuda")
+    outputs = [network.predict(x[:rows]).tobytes() for rows in range(1, 6)]
+    assert taken(lambda: network.predict(x[:5])) == (0, 0)
+    assert taken(lambda: network.predict(x[:1])) > (0, 0), "five plans were kept"
+    # Where there is no room for another one, those that are kept make it.
+    big = np.ones((4000, 64), np.float32)
+    for rows in (3999, 4000):
+        network.predict(big[:rows])
+    limit = _cuda.emulated_counts()["used"] + 10_000_000
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit))
+    network.predict(big[:3998])
+    assert [network.predict(x[:rows]).tobytes() for rows in range(1, 6)] == outputs
+
+
+def test_kept_plans_see_new_weights_and_new_data():
+    rng = np.random.default_rng(0)
+    kept = small_network()
+    for count in (30, 50, 30):
+        x, y = small_data("float32", count=count)
+        x = x + rng.standard_normal(x.shape).astype(np.float32)
+        kept.set_parameters(
+            {name: rng.standard_normal(p.shape) for name, p in kept.parameters.items()}
+        )
+        weight = rng.random(count) if count == 50 else None
+        fresh = small_network()
+        fresh.set_parameters(kept.parameters)
+        seen = []
+        for network in (kept, fresh):
+            value, gradients = network.loss_and_gradients(x, y, sample_weight=weight)
+            measured = network.evaluate(x, y, sample_weight=weight)
+            bytes_ = [g.tobytes() for g in gradients.values()]
+            seen.append((network.predict(x).tobytes(), measured, value, bytes_))
+        assert seen[0] == seen[1]
+
+
 # Training -----------------------------------------------------------------------------------------
 
 
@@ -371,8 +448,9 @@ def test_data_that_does_not_fit_is_streamed(monkeypatch):
     y = rng.integers(0, 3, len(x))
     layers = [dlcore.Dense(4), dlcore.ReLU(), dlcore.Dense(3)]
     results = []
-    for memory in ("", str(42_000_000)):
-        monkeypatch.setenv("DLCORE_EMULATED_MEMORY", memory)
+    for limited in (False, True):
+        limit = _cuda.emulated_counts()["used"] + x.nbytes - 500_000
+        monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit) if limited else "")
         network = dlcore.Network(layers, (64,), device="cuda")
         history = network.fit(x, y, epochs=2, batch_size=500, validation_data=(x[:300], y[:300]))
         results.append((bits(network), history.loss, history.val_loss))
@@ -384,7 +462,8 @@ def test_out_of_memory_is_a_sentence(monkeypatch):
     network = dlcore.Network([dlcore.Dense(1000), dlcore.ReLU(), dlcore.Dense(3)], (64,))
     network.to("cuda")
     x, y = np.ones((100_000, 64), np.float32), np.arange(100_000) % 3
-    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(50_000_000))
+    limit = _cuda.emulated_counts()["used"] + 17_000_000
+    monkeypatch.setenv("DLCORE_EMULATED_MEMORY", str(limit))
     before = bits(network)
     sentence = r"fit: .* MB for .* do not fit on the GPU: .*; use a smaller batch_size"
     with pytest.raises(RuntimeError, match=sentence):
@@ -597,6 +676,85 @@ def test_arrays_go_in_and_out_without_a_copy(protocol, dtype):
     assert view.__cuda_array_interface__["data"][0] == pointer
     del array
     np.testing.assert_array_equal(view.numpy(), x)
+
+
+class Streamed(Foreign):
+    """An array whose values are still to be written by its library's stream."""
+
+    def __init__(self, protocol, how):
+        array = dlcore.device_array(np.zeros(5, np.float32))
+        self.stream = _cuda.EmulatedStream()
+        self.stream.fill(array, 3.0)
+        number = self.stream.number
+        changes = {}
+        if how == "entry":
+            changes = {"stream": number, "version": 3}
+        elif how == "object in the entry":
+            changes = {"stream": Stream(number), "version": 3}
+        elif how == "method":
+            self.__cuda_stream__ = lambda: (0, number)
+        elif how == "property":
+            self.__cuda_stream__ = (0, number)
+        super().__init__(array, protocol, **changes)
+
+
+class Stream:
+    def __init__(self, number):
+        self.number = number
+
+    def __cuda_stream__(self):
+        return 0, self.number
+
+
+class CupyStream:
+    def __init__(self, number):
+        self.ptr = number
+
+
+@emulated_only
+@pytest.mark.parametrize(
+    ("protocol", "how"),
+    [
+        ("dlpack", ""),
+        ("dlpack1", ""),
+        ("interface", "entry"),
+        ("interface", "object in the entry"),
+        ("interface", "method"),
+        ("interface", "property"),
+    ],
+)
+def test_what_a_stream_still_writes_is_waited_for(protocol, how):
+    view = dlcore.device_array(Streamed(protocol, how))
+    np.testing.assert_array_equal(view.numpy(), np.full(5, 3, np.float32))
+    doubled = dlcore.functional.relu(Streamed(protocol, how))
+    np.testing.assert_array_equal(doubled.numpy(), np.full(5, 3, np.float32))
+
+
+@emulated_only
+@pytest.mark.parametrize("kind", [int, Stream, CupyStream])
+def test_a_stream_that_nobody_tells_can_be_given(kind):
+    array = Streamed("interface", "")
+    # Nobody has waited: what the tests above see is due to the streams.
+    np.testing.assert_array_equal(dlcore.device_array(array).numpy(), np.zeros(5))
+    view = dlcore.device_array(array, stream=kind(array.stream.number))
+    np.testing.assert_array_equal(view.numpy(), np.full(5, 3, np.float32))
+    own = Streamed("interface", "")
+    dlcore.device_array(own._array, stream=kind(own.stream.number))
+    np.testing.assert_array_equal(own._array.numpy(), np.full(5, 3, np.float32))
+
+
+def test_what_is_no_stream():
+    array = dlcore.device_array(np.zeros(3, np.float32))
+    for stream in ("1", 1.0, object()):
+        with pytest.raises(TypeError, match="device_array: a stream needs to be an int or an obj"):
+            dlcore.device_array(array, stream=stream)
+
+    class Later:
+        def __cuda_stream__(self):
+            return 1, 0
+
+    with pytest.raises(TypeError, match="device_array: dlcore knows version 0 of __cuda_stream__"):
+        dlcore.device_array(array, stream=Later())
 
 
 def test_arrays_that_are_refused():

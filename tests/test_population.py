@@ -538,7 +538,7 @@ def test_which_engine(monkeypatch):
     x, y = small_data("float32", count=60)
     monkeypatch.delenv("DLCORE_FLEET_ENGINE")
     few = dlcore.fit_many([chain(seed=seed) for seed in range(7)], x, y, epochs=1)
-    assert {h.engine for h in few} == {"graph"}
+    assert {h.engine for h in few} == {"group"}
     assert few[0].engine_reason == "it is one of fewer than 8 that the population engine takes"
     many = [chain(seed=seed) for seed in range(8)]
     odd = dlcore.Network([dlcore.Dropout(0.1), dlcore.Dense(3)], 7, device="cuda")
@@ -548,7 +548,7 @@ def test_which_engine(monkeypatch):
     monkeypatch.setenv("DLCORE_FLEET_ENGINE", "graph")
     assert {h.engine for h in dlcore.fit_many(many, x, y, epochs=1)} == {"graph"}
     monkeypatch.setenv("DLCORE_FLEET_ENGINE", "fast")
-    sentence = "DLCORE_FLEET_ENGINE=fast is not one of population, graph"
+    sentence = "DLCORE_FLEET_ENGINE=fast is not one of population, group, graph"
     with pytest.raises(ValueError, match=sentence):
         dlcore.fit_many(many, x, y, epochs=1)
 

@@ -57,12 +57,14 @@ FULL = (
     Case("b", (512, 512), 1024, 58, 20),
     Case("c", (2048, 2048, 2048), 4096, 14, 12, precision="bf16"),
     Case("d", (128,), 128, 64, 6, networks=256),
+    Case("f", (512, 512), 1024, 16, 6, networks=16),  # too large for a population
 )
 SMALL = (
     Case("a", (16,), 16, 6, 4, inputs=24),
     Case("b", (32, 24), 32, 4, 4, inputs=24),
     Case("c", (32, 32, 32), 64, 3, 4, precision="bf16", inputs=24),
     Case("d", (16,), 16, 4, 4, networks=9, inputs=24),
+    Case("f", (32, 32), 32, 4, 4, networks=3, inputs=24),
 )
 #: How far losses may differ: tf32 keeps 10 bits, bfloat16 7, and hundreds of steps follow.
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}

@@ -10,7 +10,7 @@ ACTIVATIONS = (dlcore.ReLU(), dlcore.GELU(), dlcore.Tanh(), dlcore.SiLU(), dlcor
 
 
 def main() -> None:
-    """Train networks of each kind for two epochs, and a fleet."""
+    """Train networks of each kind for two epochs, groups of them, and a fleet."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (70, 13), dtype=np.uint8)
     y = rng.integers(0, 3, 70)
@@ -23,9 +23,11 @@ def main() -> None:
                 dlcore.Residual([dlcore.Dense(17), activation]),
                 dlcore.Dense(3),
             ]
-            network = dlcore.Network(layers, 13, device="cuda")
-            network.fit(x, y, epochs=2, batch_size=32, clip_norm=1.0, precision=precision)
+            network, *group = (dlcore.Network(layers, 13, seed=k, device="cuda") for k in range(4))
+            options = {"epochs": 2, "batch_size": 32, "clip_norm": 1.0, "precision": precision}
+            network.fit(x, y, **options)
             network.predict(x)
+            dlcore.fit_many(group, x, y, subsets=[None, slice(20), slice(5, 60)], **options)
     fleet = [
         dlcore.Network([dlcore.Dense(16 + k), dlcore.ReLU(), dlcore.Dense(3)], 13, seed=k)
         for k in range(9)

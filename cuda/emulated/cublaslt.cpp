@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <stdexcept>
+#include <type_traits>
 #include <vector>
 
 #include "lt_api.h"
@@ -21,11 +22,13 @@ struct DescriptionOpaque {
   std::uint32_t epilogue = kEpilogueNone;
   const void* bias = nullptr;
   void* mask = nullptr;
-  std::int64_t mask_ld = 0;
+  std::int64_t mask_ld = 0, bias_stride = 0, mask_stride = 0;
 };
 struct LayoutOpaque {
   int type;
   std::int64_t rows, columns, ld;
+  std::int32_t count = 1;
+  std::int64_t stride = 0;
 };
 struct PreferenceOpaque {
   std::uint32_t schemes = 7;
@@ -88,6 +91,11 @@ bool valid(const DescriptionOpaque& p, const LayoutOpaque& a, const LayoutOpaque
     if (layout->ld < layout->rows) return false;
   }
   if (a.type != b.type) return false;
+  if (a.count != d.count || b.count != d.count || d.count < 1) return false;
+  // Results of one batch must not lie in each other, nor may masks.
+  const std::int64_t mask_bits = has_mask(p.epilogue) ? d.columns * p.mask_ld : 0;
+  if (d.count > 1 && (d.stride < d.columns * d.ld || p.mask_stride < mask_bits)) return false;
+  if (has_mask(p.epilogue) && p.mask_stride % kMaskAlignment != 0) return false;
   return !has_mask(p.epilogue) || (p.mask_ld % kMaskAlignment == 0 && p.mask_ld >= d.rows);
 }
 
@@ -137,6 +145,14 @@ void multiply(const DescriptionOpaque& p, const void* a, const LayoutOpaque& la,
   }
 }
 
+/// Matrix g of a batch.
+template <class T>
+T* matrix(T* data, const LayoutOpaque& layout, std::int64_t g) {
+  const std::int64_t bytes = layout.type == kFloat32 ? 4 : 2;
+  using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+  return static_cast<Byte*>(data) + g * layout.stride * bytes;
+}
+
 template <class T>
 int take(T* field, const void* value, std::size_t bytes) {
   if (bytes != sizeof(T)) return kInvalidValue;
@@ -181,6 +197,8 @@ Functions emulated_functions() {
               case kBiasPointer: return take(&p->bias, value, bytes);
               case kMaskPointer: return take(&p->mask, value, bytes);
               case kMaskLd: return take(&p->mask_ld, value, bytes);
+              case kBiasStride: return take(&p->bias_stride, value, bytes);
+              case kMaskStride: return take(&p->mask_stride, value, bytes);
               default: return kInvalidValue;
             }
           },
@@ -189,6 +207,14 @@ Functions emulated_functions() {
             *made = new LayoutOpaque{type, static_cast<std::int64_t>(rows),
                                      static_cast<std::int64_t>(columns), ld};
             return kSuccess;
+          },
+      .MatrixLayoutSetAttribute =
+          [](Layout layout, int attribute, const void* value, std::size_t bytes) {
+            switch (attribute) {
+              case kBatchCount: return take(&layout->count, value, bytes);
+              case kBatchStride: return take(&layout->stride, value, bytes);
+              default: return kInvalidValue;
+            }
           },
       .MatrixLayoutDestroy =
           [](Layout layout) {
@@ -223,10 +249,21 @@ Functions emulated_functions() {
             if (choice->schemes != kReductionComputeType) return kInvalidValue;
             if (plain_only && p->epilogue != kEpilogueNone) return kNotSupported;
             *found = 1;
+            ++emulated::counts().choices;
             results[0] = {};
             results[0].status = kSuccess;
             // The algorithm remembers what it was promised, and is held to it.
             results[0].algorithm.data[0] = choice->alignment;
+            return kSuccess;
+          },
+      .MatmulAlgoCheck =
+          [](Handle, Description p, Layout a, Layout b, Layout, Layout d,
+             const Algorithm* algorithm, Heuristic* result) {
+            // Tests set it, so that the way with an algorithm of the group's own runs too.
+            if (std::getenv("DLCORE_EMULATED_OTHER_ALGORITHMS") != nullptr) return kNotSupported;
+            if (!valid(*p, *a, *b, *d)) return kInvalidValue;
+            *result = {};
+            result->algorithm = *algorithm;
             return kSuccess;
           },
       .Matmul =
@@ -250,8 +287,20 @@ Functions emulated_functions() {
                 return kInvalidValue;
               }
             }
+            ++emulated::counts().products;
             emulated::enqueue(stream, [=, p = *p, la = *la, lb = *lb, ld = *ld] {
-              multiply(p, a, la, b, lb, factor, d, ld);
+              for (std::int64_t g = 0; g < ld.count; ++g) {
+                DescriptionOpaque own = p;
+                if (p.bias != nullptr) {
+                  own.bias = static_cast<const std::byte*>(p.bias) +
+                             g * p.bias_stride * (ld.type == kFloat32 ? 4 : 2);
+                }
+                if (p.mask != nullptr) {
+                  own.mask = static_cast<std::byte*>(p.mask) + g * p.mask_stride / 8;
+                }
+                multiply(own, matrix(a, la, g), la, matrix(b, lb, g), lb, factor, matrix(d, ld, g),
+                         ld);
+              }
             });
             return kSuccess;
           },

@@ -54,6 +54,14 @@ void enqueue(Stream* stream, std::function<void()> work);
 int device_of(const void* pointer);
 /// Blocks of the largest cluster that a device takes.
 int largest_cluster();
+/// What has been asked for since the process began; tests look at it.
+struct Counts {
+  std::size_t used = 0;  ///< bytes of device memory, now
+  long allocations = 0;  ///< of device memory
+  long choices = 0;      ///< of an algorithm, by cuBLASLt
+  long products = 0;     ///< enqueued, each for any number of networks
+};
+Counts& counts();
 }  // namespace dlcore::cuda::emulated
 
 using cudaStream_t = dlcore::cuda::emulated::Stream*;

@@ -32,6 +32,11 @@ struct Event {
   long after = 0;  ///< pieces of the stream's work that come before it
 };
 
+Counts& counts() {
+  static Counts all;
+  return all;
+}
+
 namespace {
 
 struct Block {
@@ -43,7 +48,6 @@ struct Block {
 std::recursive_mutex mutex;
 std::map<const std::byte*, Block> blocks;
 std::vector<Stream*> streams;
-std::size_t used = 0;
 thread_local int current = 0;
 
 std::size_t setting(const char* name, std::size_t otherwise) {
@@ -72,7 +76,8 @@ void run(Stream* stream, long until) {
 
 cudaError_t allocate(void** memory, std::size_t bytes, int device) {
   const std::lock_guard lock(mutex);
-  if (device >= 0 && used + bytes > setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30)) {
+  if (device >= 0 &&
+      counts().used + bytes > setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30)) {
     return cudaErrorMemoryAllocation;
   }
   // CUDA aligns to 256 bytes.
@@ -81,7 +86,10 @@ cudaError_t allocate(void** memory, std::size_t bytes, int device) {
   }
   std::memset(*memory, 0xff, bytes);
   blocks[static_cast<std::byte*>(*memory)] = {bytes, device};
-  if (device >= 0) used += bytes;
+  if (device >= 0) {
+    counts().used += bytes;
+    ++counts().allocations;
+  }
   return cudaSuccess;
 }
 
@@ -91,7 +99,7 @@ cudaError_t release(void* memory) {
   for (Stream* stream : streams) run(stream, stream->enqueued);
   const auto block = blocks.find(static_cast<std::byte*>(memory));
   if (block == blocks.end()) return cudaErrorInvalidValue;
-  if (block->second.device >= 0) used -= block->second.bytes;
+  if (block->second.device >= 0) counts().used -= block->second.bytes;
   std::memset(memory, 0xff, block->second.bytes);
   blocks.erase(block);
   std::free(memory);
@@ -182,6 +190,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const std::lock_guard lock(mutex);
   *total = setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30);
+  const std::size_t used = counts().used;
   *free = *total > used ? *total - used : 0;
   return cudaSuccess;
 }

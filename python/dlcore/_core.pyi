@@ -40,8 +40,8 @@ class FitResult(TypedDict):
     stopped: str
     message: str
     best_epoch: int
-    engine: str  # "cpu", or on a GPU "graph" or "population"
-    engine_reason: str  # why not "population"
+    engine: str  # "cpu", or on a GPU "population", "group" or "graph"
+    engine_reason: str  # what stood against those before it
 
 class Network:
     """Parameters, optimizer state and plans of one network; rows of `x` are flattened examples."""

@@ -45,31 +45,23 @@ def load(device: str, what: str) -> tuple[Any, int]:
     """Return the extension that serves a device, and the device's number, or say what is missing."""
     if device == "cpu":
         return _core, 0
-    available, why = cuda_status()
-    if not available:
+    extension, why = _usable()
+    if extension is None:
         raise RuntimeError(f'{what}="{device}" is not available: {why}; use device="cpu"')
     number = int(device.partition(":")[2] or 0)
-    count = _extension()[0].device_count()  # type: ignore[union-attr]
+    count = extension.device_count()
     if number >= count:
         raise RuntimeError(
             f'{what}="{device}" does not exist; there {"is 1 GPU" if count == 1 else f"are {count} GPUs"}'
             ", counted from 0"
         )
-    return _extension()[0], number
+    return extension, number
 
 
 def cuda_status() -> tuple[bool, str]:
     """Return whether the GPU engines can be used, and the reason in a few words."""
-    extension, why = _extension()
-    if extension is None:
-        return False, why
-    usable, device = extension.probe()
-    if not usable:
-        return False, device
-    opened, library, _ = extension.open_cublaslt(_wheel_path())
-    if not opened:
-        return False, f'{library}; pip install "nvidia-cublas>=13,<14"'
-    return True, f"{device}; {library}"
+    extension, why = _usable()
+    return extension is not None, why
 
 
 def is_array(value: object) -> bool:
@@ -87,7 +79,7 @@ def as_array(value: object, what: str) -> Any:
     return load("cuda", f"{what}: device")[0].as_array(value, what)
 
 
-def device_array(x: ArrayLike, device: str = "cuda") -> Any:
+def device_array(x: ArrayLike, device: str = "cuda", stream: object = None) -> Any:
     """Return an array on a GPU: a copy of a NumPy array, or a view of what lies on one already.
 
     What comes back goes to CuPy, PyTorch and JAX without a copy (``torch.from_dlpack(a)``), and to
@@ -99,6 +91,9 @@ def device_array(x: ArrayLike, device: str = "cuda") -> Any:
         float32, float64, float16, uint8, int32 or int64.
     device : str, default "cuda"
         As for `Network`.
+    stream : int or object with ``__cuda_stream__``, optional
+        Whose work on `x` is waited for, where `x` does not tell it. DLPack and the third version of
+        ``__cuda_array_interface__`` do, so that CuPy's, PyTorch's and JAX's arrays need none.
 
     Returns
     -------
@@ -108,7 +103,7 @@ def device_array(x: ArrayLike, device: str = "cuda") -> Any:
     Raises
     ------
     TypeError
-        If `x` is of another dtype, or lies on a GPU with gaps.
+        If `x` is of another dtype, or lies on a GPU with gaps, or `stream` is no stream.
     ValueError
         If `device` is no GPU.
     RuntimeError
@@ -119,7 +114,7 @@ def device_array(x: ArrayLike, device: str = "cuda") -> Any:
         raise ValueError('device_array: device needs to be "cuda", found "cpu"')
     extension, number = load(name, "device_array: device")
     if is_array(x):
-        return extension.as_array(x, "device_array")
+        return extension.as_array(x, "device_array", stream)
     return extension.from_numpy(np.ascontiguousarray(x), number)
 
 
@@ -130,6 +125,20 @@ def _extension() -> tuple[ModuleType | None, str]:
         return None, "this build of dlcore has no CUDA engine"
     except ImportError as error:
         return None, f"dlcore._cuda cannot be loaded: {error}"
+
+
+def _usable() -> tuple[ModuleType | None, str]:
+    """Return the extension where a GPU and all else is there, and the reason in a few words."""
+    extension, why = _extension()
+    if extension is None:
+        return None, why
+    usable, device = extension.probe()
+    if not usable:
+        return None, device
+    opened, library, _ = extension.open_cublaslt(_wheel_path())
+    if not opened:
+        return None, f'{library}; pip install "nvidia-cublas>=13,<14"'
+    return extension, f"{device}; {library}"
 
 
 def _wheel_path() -> str:

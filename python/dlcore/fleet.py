@@ -66,9 +66,10 @@ def fit_many(
     width, depth, activation, dtype, loss, optimizer, epochs. The one that takes longest starts
     first.
 
-    On a GPU eight small networks or more are trained together, each by one multiprocessor, and
-    the others one after the other; `History.engine` says which. Those that train together add in
-    another order than a fit alone, in the same one whichever networks are beside them.
+    On a GPU eight small networks or more are trained together, each by one multiprocessor; they
+    add in another order than a fit alone, in the same one whichever networks are beside them. Of
+    the others, those that are alike train side by side, as each would alone, and the rest one after
+    the other. `History.engine` says which.
 
     Every option is that of `Network.fit`, and is either one value for all networks or a list, a
     tuple, a range or an array with one value per network. `subsets`, `validation_data` and

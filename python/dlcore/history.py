@@ -87,10 +87,10 @@ class History(Mapping[str, "list[float]"]):
     precision : str
         How products were computed: "fp64", "fp32", "tf32" or "bf16".
     engine : str
-        What trained the network: "cpu", or on a GPU "graph" (one network at a time) or "population"
-        (many small ones in one kernel).
+        What trained the network: "cpu", or on a GPU "population" (many small ones in one kernel),
+        "group" (those that are alike side by side) or "graph" (one network at a time).
     engine_reason : str
-        Why a network of a fleet on a GPU was not trained in the population; else empty.
+        What stood against the engines named before, for a network of a fleet on a GPU; else empty.
     layers : dict of str to dict of str to list of float
         Health of each dense layer by epoch, where the fit was asked for `statistics`, else empty:
         ``history.layers["0"]["dead"][-1]``. See the notes.

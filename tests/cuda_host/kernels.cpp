@@ -108,7 +108,7 @@ void rows_and_words(const Stream& stream) {
   convert<Bf16, float>(narrow, dense, m * n, stream);
   expect("convert", dense.read(stream), wanted, 1.0 / 256);
   const OnDevice<float> bias(numbers(n), stream);
-  add_bias<float>(bias, output, ld, m, n, stream);
+  add_bias<float>(bias, output, ld, m, n, {}, stream);
   stream.synchronize();
 }
 
@@ -119,9 +119,9 @@ void column_sums_of(Index m, const Stream& stream) {
   plain.column_sums(dy.data(), ld, wanted.data(), m, n);
   const OnDevice<float> input(dy, stream), sums(wanted, stream);
   const DeviceMemory<float> chunks(column_sums_scratch(m, n));
-  column_sums<float>(input, ld, sums, m, n, false, chunks.data(), stream);
+  column_sums<float>(input, ld, sums, m, n, false, chunks.data(), {}, stream);
   expect("column_sums", sums.read(stream), wanted, 1e-4);
-  column_sums<float>(input, ld, sums, m, n, true, chunks.data(), stream);
+  column_sums<float>(input, ld, sums, m, n, true, chunks.data(), {}, stream);
   for (float& value : wanted) value *= 2;
   expect("column_sums, added", sums.read(stream), wanted, 1e-4);
 }
@@ -138,7 +138,6 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   input.update.epsilon = 1.0f;
   const OnDevice<StepInput> table({input}, stream);
   const OnDevice<StepState> state({StepState{}}, stream);
-  const Step step{state, table};
   std::vector<uint32_t> order;
   for (uint32_t i = 0; i < examples; ++i) order.push_back(i * 7 % 30);
   const OnDevice<uint32_t> places(order, stream);
@@ -148,17 +147,6 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   }
   const OnDevice<uint8_t> data(pixels, stream);
   const OnDevice<float> batch(numbers(m * features), stream);
-  gather<float>(step, data, DType::uint8, {places}, 0.5f, batch, m, 1, features, features, stream);
-  std::vector<float> wanted(static_cast<std::size_t>(m * features), 0.0f);
-  for (Index i = 0; i < used; ++i) {
-    for (Index j = 0; j < features; ++j) {
-      const Index row = order[static_cast<std::size_t>(input.begin + i)];
-      wanted[static_cast<std::size_t>(i * features + j)] =
-          0.5f * static_cast<float>(pixels[static_cast<std::size_t>(row * features + j)]);
-    }
-  }
-  expect("gather", batch.read(stream), wanted, 0);
-
   std::vector<int32_t> labels;
   std::vector<double> weights;
   for (Index i = 0; i < examples; ++i) {
@@ -169,16 +157,32 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   const OnDevice<double> shares(weights, stream);
   const std::vector<float> values = numbers(examples * n), outputs = numbers(m * ld);
   const OnDevice<float> target(values, stream), logits(outputs, stream);
-  Targets targets{.loss = {kind, 0.7},
-                  .shape = {1, n, kind == ops::LossKind::cross_entropy ? 1 : n},
-                  .labels = classes,
-                  .values = target,
-                  .weight = shares,
-                  .rows = {places}};
+  const Targets targets{.loss = {kind, 0.7},
+                        .shape = {1, n, kind == ops::LossKind::cross_entropy ? 1 : n}};
+  const OnDevice<Source> source({Source{.x = data,
+                                        .order = places,
+                                        .x_order = places,
+                                        .labels = classes,
+                                        .values = target,
+                                        .weight = shares,
+                                        .scale = 0.5f,
+                                        .seed = 3}},
+                                stream);
+  const Step step{state, table, source};
+  gather<float>(step, DType::uint8, batch, m, 1, features, features, stream);
+  std::vector<float> wanted(static_cast<std::size_t>(m * features), 0.0f);
+  for (Index i = 0; i < used; ++i) {
+    for (Index j = 0; j < features; ++j) {
+      const Index row = order[static_cast<std::size_t>(input.begin + i)];
+      wanted[static_cast<std::size_t>(i * features + j)] =
+          0.5f * static_cast<float>(pixels[static_cast<std::size_t>(row * features + j)]);
+    }
+  }
+  expect("gather", batch.read(stream), wanted, 0);
   const std::vector<float> nothing(static_cast<std::size_t>(m), 0.0f);
   const OnDevice<float> loss(nothing, stream), correct(nothing, stream), dx(outputs, stream);
   loss_rows<float>(step, targets, logits, ld, loss, correct, dx, ld, m, stream);
-  finish(step, targets, loss, correct, stream);
+  finish(step, targets, loss, correct, m, stream);
   const std::vector<float> each = loss.read(stream);
   double sum = 0, total = 0;
   for (Index i = 0; i < used; ++i) {
@@ -199,15 +203,116 @@ void one_step(ops::LossKind kind, const Stream& stream) {
   const OnDevice<Bf16> rounded(std::vector<Bf16>(static_cast<std::size_t>(size)), stream);
   const DeviceMemory<double> scratch(squares_scratch(size)), norm(1);
   clip(step, g, size, 1.0, scratch.data(), stream);
-  sum_squares(g, size, scratch.data(), norm.data(), stream);
+  sum_squares(g, size, scratch.data(), norm.data(), 1, stream);
   update(step, Rule::sgd, w, g, s1, nullptr, rounded, size, stream);
   update(step, Rule::sgd, w, g, nullptr, nullptr, nullptr, size, stream);
   update(step, Rule::adamw, w, g, s1, s2, rounded, size, stream);
-  copy_unless_stopped(step, w, g, size, stream);
-  expect("copy_unless_stopped", g.read(stream), w.read(stream), 0);
-  dropout<float>(step, true, 3, 1, 0.5, logits, logits, m, 1, n, ld, stream);
+  keep_epoch_start(step, w, g, size, stream);
+  expect("keep_epoch_start", g.read(stream), w.read(stream), 0);
+  dropout<float>(step, true, 1, 0.5, logits, logits, m, 1, n, ld, stream);
   count_step(step, stream);
   stream.synchronize();
+}
+
+/// A part of values in device memory, read back.
+std::vector<float> part_of(const OnDevice<float>& values, Index begin, Index count,
+                           const Stream& stream) {
+  const std::vector<float> all = values.read(stream);
+  return {all.begin() + begin, all.begin() + begin + count};
+}
+
+/// Three networks at once, the second of which rests: each gets what it gets alone.
+void several_networks(const Stream& stream) {
+  const Index networks = 3, m = 300, n = 13, ld = line(n), examples = 40, features = 9;
+  const Index size = line(n * ld + n);  // of an arena: a weight (n, n), then a bias
+  std::vector<StepInput> table;
+  std::vector<Source> sources;
+  std::vector<OnDevice<float>> data;
+  std::vector<OnDevice<uint32_t>> orders;
+  std::vector<int32_t> labels(examples, 1);
+  const OnDevice<int32_t> classes(labels, stream);
+  for (Index g = 0; g < networks; ++g) {
+    StepInput input;
+    input.rows = g == 1 ? 0 : static_cast<int32_t>(m - 7 * g);
+    input.share = 1.0 / static_cast<double>(m);
+    input.random_step = static_cast<uint64_t>(5 + g);
+    input.update.learning_rate = 0.1f * static_cast<float>(g + 1);
+    table.push_back(input);
+    std::vector<uint32_t> order;
+    for (Index i = 0; i < m; ++i) order.push_back(static_cast<uint32_t>((i * 7 + g) % examples));
+    orders.emplace_back(order, stream);
+    data.emplace_back(numbers(examples * features), stream);
+    sources.push_back({.x = data.back(),
+                       .order = orders.back(),
+                       .x_order = orders.back(),
+                       .labels = classes,
+                       .scale = static_cast<float>(g + 1),
+                       .seed = static_cast<uint64_t>(g)});
+  }
+  const Index x_size = m * line(features), y_size = m * ld;
+  const std::vector<float> outputs = numbers(networks * y_size);
+  const std::vector<float> w = numbers(networks * size), moments = numbers(networks * size);
+  struct Values {
+    OnDevice<float> x, y, dx, loss, correct, w, dw, moment, kept, bias;
+  };
+  const Targets targets{.loss = {ops::LossKind::cross_entropy, 1}, .shape = {1, n, 1}};
+  // All at once, and then each alone, from the same numbers.
+  const auto run = [&](Index first, Index count) {
+    const auto cut = [&](const std::vector<float>& all, Index each) {
+      return OnDevice<float>(
+          std::vector<float>(all.begin() + first * each, all.begin() + (first + count) * each),
+          stream);
+    };
+    const auto zeros = [&](Index each) {
+      return OnDevice<float>(std::vector<float>(static_cast<std::size_t>(count * each), 0.0f),
+                             stream);
+    };
+    Values v{zeros(x_size), cut(outputs, y_size), zeros(y_size),      zeros(m),    zeros(m),
+             cut(w, size),  zeros(size),          cut(moments, size), zeros(size), zeros(y_size)};
+    const OnDevice<StepInput> inputs(
+        std::vector<StepInput>(table.begin() + first, table.begin() + first + count), stream);
+    const OnDevice<Source> from(
+        std::vector<Source>(sources.begin() + first, sources.begin() + first + count), stream);
+    const OnDevice<StepState> states(std::vector<StepState>(static_cast<std::size_t>(count)),
+                                     stream);
+    const Step step{states, inputs, from, count};
+    const Group group{count, size};
+    const DeviceMemory<float> chunks(count * column_sums_scratch(m, n));
+    const DeviceMemory<double> scratch(count * squares_scratch(size)), norms(count);
+    rewind(step, stream);
+    gather<float>(step, DType::float32, v.x, m, 1, features, line(features), stream);
+    dropout<float>(step, false, 1, 0.5, v.y, v.y, m, 1, n, ld, stream);
+    add_bias<float>(v.w + n * ld, v.y, ld, m, n, group, stream);
+    copy<float>(v.bias, v.y, count * y_size, stream);
+    loss_rows<float>(step, targets, v.y, ld, v.loss, v.correct, v.dx, ld, m, stream);
+    finish(step, targets, v.loss, v.correct, m, stream);
+    keep_epoch_start(step, v.w, v.kept, size, stream);
+    column_sums<float>(v.dx, ld, v.dw + n * ld, m, n, false, chunks.data(), group, stream);
+    clip(step, v.dw, size, 0.01, scratch.data(), stream);
+    scale_gradients(step, v.dw, size, stream);
+    update(step, Rule::sgd, v.w, v.dw, v.moment, nullptr, nullptr, size, stream);
+    sum_squares(v.w, size, scratch.data(), norms.data(), count, stream);
+    stream.synchronize();
+    return v;
+  };
+  const Values together = run(0, networks);
+  for (Index g = 0; g < networks; ++g) {
+    const Values alone = run(g, 1);
+    const auto same = [&](const char* what, OnDevice<float> Values::* values, Index each) {
+      expect(what, part_of(together.*values, g * each, each, stream), (alone.*values).read(stream),
+             0);
+    };
+    same("gather of several", &Values::x, x_size);
+    same("add_bias of several", &Values::bias, y_size);
+    same("loss_rows of several", &Values::dx, y_size);
+    same("column_sums of several", &Values::dw, size);
+    same("keep_epoch_start of several", &Values::kept, size);
+    same("update of several", &Values::w, size);
+    if (g == 1) {
+      const std::vector<float> before(w.begin() + size, w.begin() + 2 * size);
+      expect("update of one that rests", alone.w.read(stream), before, 0);
+    }
+  }
 }
 
 }  // namespace
@@ -221,5 +326,6 @@ int main() {
                           ops::LossKind::mse, ops::LossKind::huber}) {
     one_step(kind, stream);
   }
+  several_networks(stream);
   std::puts("every kernel of the graph engine agrees with the plain loops");
 }
