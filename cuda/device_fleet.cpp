@@ -17,8 +17,8 @@
 namespace dlcore::cuda {
 namespace {
 
-// A population trains each network on one multiprocessor; for fewer than these the graph engine,
-// which has all of them for one network, is expected to be faster (an estimate, not a measurement).
+// A population trains each network on one multiprocessor, or on a few; for fewer networks the graph
+// engine, which has all of them, is expected to be faster (an estimate, not a measurement).
 constexpr std::size_t kFewest = 8;
 // A group has as many: what the device can hold, and its grids allow.
 constexpr std::size_t kMostTogether = 1024;
