@@ -261,7 +261,9 @@ def test_one_step(name, dtype, clip, kernels):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_step_of_many_features(dtype, kind, bias, count, kernels):
     """The first product of at most 256 examples is made in two parts, and of more in one."""
-    network = build([dlcore.Dense(35, bias=bias), ACTIVATIONS[kind], dlcore.Dense(3)], (300,), dtype)
+    network = build(
+        [dlcore.Dense(35, bias=bias), ACTIVATIONS[kind], dlcore.Dense(3)], (300,), dtype
+    )
     rng = np.random.default_rng(9)
     x, y = rng.standard_normal((count, 300)).astype(dtype), np.arange(count) % 3
     optimizer = OPTIMIZERS["momentum"]
