@@ -226,7 +226,7 @@ void cross_entropy_of_few(const T* x, Index ldx, const Index* labels, const T* w
       const Vec<T> v = columns.column(j), number = splat(static_cast<T>(j));
       logit = label == number ? v : logit;
       // The first of equal largest logits counts as the answer; a NaN is never right.
-      answer = (v >= max) & (answer == none) ? number : answer;
+      answer = ((v >= max) & (answer == none)) ? number : answer;
     }
     const Vec<T> sum = columns.exponentials(max, n);
     store_partial(correct + i, answer == label ? one : Vec<T>{}, rows);
