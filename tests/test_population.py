@@ -6,9 +6,9 @@ kernel's memory accesses and barriers are tested without Python, in cuda_host/po
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
-import gc
 import re
 
 import numpy as np
