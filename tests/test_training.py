@@ -255,12 +255,15 @@ def test_one_step(name, dtype, clip, kernels):
     assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
 
 
-@pytest.mark.parametrize("count", [2, 40, 256, 257])
+@pytest.mark.parametrize("count", [2, 40, 256, 257, 2050])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["relu", "gelu"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_step_of_many_features(dtype, kind, bias, count, kernels):
-    """The first product of at most 256 examples is made in two parts, and of more in one."""
+    """The first product of at most 256 examples is made in two parts, and of more in one.
+
+    2,050 are more than a block of a product's depth.
+    """
     network = build(
         [dlcore.Dense(35, bias=bias), ACTIVATIONS[kind], dlcore.Dense(3)], (300,), dtype
     )

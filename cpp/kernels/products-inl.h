@@ -74,7 +74,7 @@ struct Tile {
   bool add;
   T* c;
   Index ldc;
-  Index jump = 0, run = kDepth;
+  Index jump = 0, run = kDepth;  // of rows alone
 };
 
 /// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
@@ -108,9 +108,9 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
   const Index a_row = kRows ? t.lda : 1, a_depth = kRows ? 1 : t.lda, ldb = t.ldb;
   const T* b = t.b;
   const T* a_run = t.a;
-  for (Index left = t.depth; left > 0; left -= t.run) {
+  for (Index left = t.depth, run = 0; left > 0; left -= run) {
     const T* a = a_run;
-    const Index run = kRows ? smaller(left, t.run) : left;
+    run = kRows ? smaller(left, t.run) : left;
     // A run of the next tile's rows, which follow: panels are too far apart to be foreseen.
     if (kRows && t.jump != 0) prefetch(a_run, R * a_row, R * a_row);
     for (Index d = 0; d < run; ++d) {
