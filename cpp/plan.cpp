@@ -92,11 +92,15 @@ Index Plan<T>::pieces(Index m) const {
 
 template <class T>
 Index Plan<T>::slices(Index m) const {
+  if (steps_.empty()) return 1;  // a network that gives its input back
   const Step& first = steps_.front();
   const bool whole = bf16_ != nullptr || layout_->size > kSmallNetwork || m > kSlicedRows ||
                      node(first.op).op != OpKind::dense || node(0).uses > 1 || node(0).rows() > 1 ||
                      node(0).features() < kSlicedFeatures;
-  return whole ? 1 : 2;
+  if (whole) return 1;
+  // Less is one task, done faster than shared out.
+  const Index flops = 2 * m * node(0).features() * node(first.op).units;
+  return flops < 2 * kPieceFlops ? 1 : 2;
 }
 
 template <class T>

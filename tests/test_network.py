@@ -1176,6 +1176,10 @@ def test_a_network_without_parameters_computes():
     x = np.array([[1.0, -2.0]], np.float32)
     np.testing.assert_array_equal(network(x), x)
     assert network.output_shape == (2,)
+    loss, gradients = network.loss_and_gradients(x, x + 1, "mse")
+    assert (loss, dict(gradients)) == (1, {})
+    assert network.fit(x, x + 1, "mse", epochs=1, batch_size=1).loss == [1]
+    assert network.summary(batch_size=4)
 
 
 # The package.

@@ -62,9 +62,9 @@ constexpr Index padded(Index n) {
 /// values, dy dx dw db derivatives of the loss. Row-major with a leading dimension ld. Weights lie
 /// in panels: panel p holds columns [p P, p P + P), P = kPanel<T>, element (k, j) at
 /// w[p * panel_stride + k * P + j]; the padding of the last panel is zero and stays zero. Products
-/// read and write whole vectors, so rows they touch are padded to whole panels; what the padding
-/// of y holds is finite but otherwise free, that of dy is zero. All other kernels touch n columns
-/// and no more. Outputs alias nothing else unless said. Sizes are already checked.
+/// and dense_finish read and write whole vectors, so rows they touch are padded to whole panels;
+/// what the padding of y holds is finite but otherwise free, that of dy is zero. All other kernels
+/// touch n columns and no more. Outputs alias nothing else unless said. Sizes are already checked.
 template <class T>
 struct KernelsOf {
   /// Elements of one row of a panel of weights.

@@ -121,6 +121,8 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
                          T* state2, bool ahead, Index m) {
   const Index n = w.out_features, k = w.in_features;
   Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  // An even number of parts that begin where lines of x do: the two slices of Plan::slices fall to
+  // threads that gathered them.
   if (cut.rows > 1) cut.rows += cut.rows % 2;
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(cut.row(task), cut.rows, k, 16);
