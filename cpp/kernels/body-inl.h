@@ -421,17 +421,24 @@ DLCORE_INLINE From value_of(From v) {
 }
 DLCORE_INLINE float value_of(Half v) { return half_value(v.bits); }
 
-template <class T, class From>
+/// `Checked` or not: whether a result may be anything but finite.
+template <bool Checked, class T, class From>
 DLCORE_INLINE bool convert(const From* x, T scale, T* y, Index k) {
+  constexpr int kSums = 4;  // one alone waits for its last addition at every vector
   const Vec<T> factor = splat(scale);
-  Vec<T> zeros = {};  // 0 * y is 0 for finite y and NaN otherwise
-  Index j = 0;
-  for (; j + kLanes<T> <= k; j += kLanes<T>) {
+  Vec<T> zeros[kSums] = {};  // 0 * y is 0 for finite y and NaN otherwise
+  const auto convert_vector = [&](Index j, int sum) {
     const Vec<T> v = load_as<T>(x + j) * factor;
     store(y + j, v);
-    zeros = fma(v, Vec<T>{}, zeros);
+    if constexpr (Checked) zeros[sum] = fma(v, Vec<T>{}, zeros[sum]);
+  };
+  Index j = 0;
+  for (; j + kSums * kLanes<T> <= k; j += kSums * kLanes<T>) {
+#pragma GCC unroll 4
+    for (int s = 0; s < kSums; ++s) convert_vector(j + s * kLanes<T>, s);
   }
-  T zero = sum_lanes<T>(zeros);
+  for (; j + kLanes<T> <= k; j += kLanes<T>) convert_vector(j, 0);
+  T zero = Checked ? sum_lanes<T>((zeros[0] + zeros[1]) + (zeros[2] + zeros[3])) : T{0};
   for (; j < k; ++j) {
     y[j] = static_cast<T>(value_of(x[j])) * scale;
     zero += y[j] * T{0};
@@ -442,10 +449,15 @@ DLCORE_INLINE bool convert(const From* x, T scale, T* y, Index k) {
 template <class T>
 bool convert_row(const void* x, DType dtype, T scale, T* y, Index k) {
   switch (dtype) {
-    case DType::float32: return convert(static_cast<const float*>(x), scale, y, k);
-    case DType::float64: return convert(static_cast<const double*>(x), scale, y, k);
-    case DType::float16: return convert(static_cast<const Half*>(x), scale, y, k);
-    case DType::uint8: return convert(static_cast<const uint8_t*>(x), scale, y, k);
+    case DType::float32: return convert<true>(static_cast<const float*>(x), scale, y, k);
+    case DType::float64: return convert<true>(static_cast<const double*>(x), scale, y, k);
+    case DType::float16: return convert<true>(static_cast<const Half*>(x), scale, y, k);
+    case DType::uint8: {
+      const auto* bytes = static_cast<const uint8_t*>(x);
+      // Only a scale that overflows makes a byte anything but finite.
+      return T{255} * scale * T{0} == T{0} ? convert<false>(bytes, scale, y, k)
+                                           : convert<true>(bytes, scale, y, k);
+    }
   }
   return false;
 }
