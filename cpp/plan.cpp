@@ -23,8 +23,8 @@ constexpr Index kPieceFlops = 1 << 18;
 
 // Examples of a batch whose first product is made from slices: more of them keep the threads apart
 // by themselves.
-constexpr Index kSlicedRows = 256;
-constexpr Index kSlicedFeatures = 256;
+constexpr Index kMostSlicedRows = 256;
+constexpr Index kLeastSlicedFeatures = 256;
 // Features of a whole cache line of any dtype that the network may have.
 constexpr Index kSliceUnit = 16;
 
@@ -94,31 +94,30 @@ template <class T>
 Index Plan<T>::slices(Index m) const {
   if (steps_.empty()) return 1;  // a network that gives its input back
   const Step& first = steps_.front();
-  const bool whole = bf16_ != nullptr || layout_->size > kSmallNetwork || m > kSlicedRows ||
+  const bool whole = bf16_ != nullptr || layout_->size > kSmallNetwork || m > kMostSlicedRows ||
                      node(first.op).op != OpKind::dense || node(0).uses > 1 || node(0).rows() > 1 ||
-                     node(0).features() < kSlicedFeatures;
+                     node(0).features() < kLeastSlicedFeatures;
   if (whole) return 1;
   // Less is one task, done faster than shared out.
   const Index flops = 2 * m * node(0).features() * node(first.op).units;
-  return flops < 2 * kPieceFlops ? 1 : 2;
+  return flops < kSlices * kPieceFlops ? 1 : kSlices;
 }
 
 template <class T>
-Part Plan<T>::slice(Index i) const {
-  return part(i, 2, node(0).features(), kSliceUnit);
+Part Plan<T>::slice_features(Index slice) const {
+  return part(slice, kSlices, node(0).features(), kSliceUnit);
 }
 
 template <class T>
 void Plan<T>::forward_slice(const T* parameters, Index slice, Part rows) {
   const Step& step = steps_.front();
   const DenseSlot& slot = slot_of(step);
-  const Value& x = value(0);
   const Value& v = value(step.node);
-  const Part features = this->slice(slice);
-  k_->dense_forward(x.at(x.y, rows) + features.begin, x.ld,
+  const Part features = slice_features(slice);
+  k_->dense_forward(slice_input(slice, rows.begin), slice_ld(slice),
                     parameters + slot.weight + features.begin * kPanel<T>, slot.panel_stride,
                     nullptr, Activation::identity, 0, nullptr,
-                    v.at(slice == 0 ? v.y : slice_, rows), v.ld, rows.end - rows.begin,
+                    v.at(slice == 0 ? v.y : of(slice).sums, rows), v.ld, rows.end - rows.begin,
                     slot.out_features, features.end - features.begin);
 }
 
@@ -140,6 +139,16 @@ Index Plan<T>::assign(T* base) {
   }
   Value& input = values_.front();
   input.y = take(checked_product(batch_, input.rows, "plan"), input.ld);
+  const Index sliced = std::min(batch_, kMostSlicedRows);
+  if (training && slices(sliced) > 1) {
+    for (Index i = 0; i < kSlices; ++i) {
+      Slice& slice = slices_[static_cast<std::size_t>(i)];
+      const Part features = slice_features(i);
+      slice.ld = leading_dimension<T>(features.end - features.begin);
+      slice.x = take(sliced, slice.ld);
+      slice.sums = i == 0 ? nullptr : take(sliced, value(steps_.front().node).ld);
+    }
+  }
   if (training && node(0).needs_gradient) input.dy = take(batch_ * input.rows, input.ld);
   Index most_dy = 0, most_dx = 0, most_sum = 0;
   // A smaller batch may have larger pieces, of at most twice the rows that a piece needs.
@@ -188,8 +197,6 @@ Index Plan<T>::assign(T* base) {
       most_bias = std::max(most_bias, slot.out_features);
     }
     bias_ = take(padded<T>(most_bias), 1);
-    const Index sliced = std::min(batch_, kSlicedRows);
-    if (slices(sliced) > 1) slice_ = take(sliced, value(steps_.front().node).ld);
   }
   if (bf16_ != nullptr) {
     Index most_rounded = 0, most_x = 0, most_dy = 0;
@@ -230,7 +237,8 @@ void Plan<T>::finish_slices(const T* parameters, Part rows) {
   const Step& step = steps_.front();
   const DenseSlot& slot = slot_of(step);
   const Value& v = value(step.node);
-  k_->dense_finish(v.at(slice_, rows), slot.bias < 0 ? nullptr : parameters + slot.bias,
+  static_assert(kSlices == 2, "dense_finish adds one to the first");
+  k_->dense_finish(v.at(of(1).sums, rows), slot.bias < 0 ? nullptr : parameters + slot.bias,
                    step.activation, step.alpha, v.at(v.z, rows), v.at(v.y, rows), v.ld,
                    rows.end - rows.begin, slot.out_features);
 }
@@ -388,28 +396,40 @@ void Plan<T>::backward_dense(const Step& step, const T* parameters, int threads,
 }
 
 template <class T>
-void Plan<T>::backward_parameters(int threads, Index m, const Sink& sink) {
+void Plan<T>::backward_parameters(int threads, Index m, const Sink& sink, bool sliced) {
   for (auto step = steps_.rbegin(); step != steps_.rend(); ++step) {
-    if (node(step->op).op == OpKind::dense) parameter_gradients(*step, threads, m, sink);
+    if (node(step->op).op != OpKind::dense) continue;
+    const Value& v = value(step->node);
+    if (slot_of(*step).bias >= 0) bias_gradient(threads, v, m * v.rows, slot_of(*step), sink);
+    if (!sliced || &*step != &steps_.front()) weight_gradient(*step, threads, m, sink);
   }
 }
 
 template <class T>
-void Plan<T>::parameter_gradients(const Step& step, int threads, Index m, const Sink& sink) {
+void Plan<T>::backward_slice(int threads, Index slice, Index m, const Sink& sink) {
+  const Step& step = steps_.front();
+  const Value& v = value(step.node);
+  weight_gradient(*k_, threads, of(slice).x, of(slice).ld, v.dy, v.ld, m, slot_of(step),
+                  slice_features(slice), sink);
+}
+
+template <class T>
+void Plan<T>::weight_gradient(const Step& step, int threads, Index m, const Sink& sink) {
   const Value& v = value(step.node);
   const Value& x = value(node(step.op).inputs[0]);
   const DenseSlot& slot = slot_of(step);
   const Index rows = m * v.rows;
-  if (slot.bias >= 0) bias_gradient(threads, v, rows, slot, sink);
+  const Part features{0, slot.in_features};
   if constexpr (std::is_same_v<T, float>) {
     if (bf16_ != nullptr) {
       ops::round_row_pairs(*bf16_, threads, x.y, x.ld, x_pairs_, x.ld, rows, slot.in_features);
       ops::round_row_pairs(*bf16_, threads, v.dy, v.ld, dy_pairs_, v.ld, rows, slot.out_features);
-      weight_gradient(*bf16_, threads, x_pairs_, x.ld, dy_pairs_, v.ld, (rows + 1) / 2, slot, sink);
+      weight_gradient(*bf16_, threads, x_pairs_, x.ld, dy_pairs_, v.ld, (rows + 1) / 2, slot,
+                      features, sink);
       return;
     }
   }
-  weight_gradient(*k_, threads, x.y, x.ld, v.dy, v.ld, rows, slot, sink);
+  weight_gradient(*k_, threads, x.y, x.ld, v.dy, v.ld, rows, slot, features, sink);
 }
 
 template <class T>
@@ -429,14 +449,16 @@ void Plan<T>::bias_gradient(int threads, const Value& v, Index rows, const Dense
 template <class T>
 template <class K>
 void Plan<T>::weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
-                              Index ldy, Index rows, const DenseSlot& slot, const Sink& sink) {
+                              Index ldy, Index rows, const DenseSlot& slot, Part features,
+                              const Sink& sink) {
   const bool fused = sink.gradients == nullptr;
-  const ops::DenseWeights<T> w{(fused ? sink.parameters : sink.gradients) + slot.weight,
-                               slot.panel_stride, slot.in_features, slot.out_features};
+  const Index at = slot.weight + features.begin * kPanel<T>;
+  const ops::DenseWeights<T> w{(fused ? sink.parameters : sink.gradients) + at, slot.panel_stride,
+                               features.end - features.begin, slot.out_features};
   if (fused) {
     ops::dense_weight_update<T>(products, threads, x, ldx, dy, ldy, *sink.update, w,
-                                sink.state(sink.state1, slot.weight),
-                                sink.state(sink.state2, slot.weight), sink.ahead, rows);
+                                sink.state(sink.state1, at), sink.state(sink.state2, at),
+                                sink.ahead, rows);
   } else {
     ops::dense_weight_gradient<T>(products, threads, x, ldx, dy, ldy, sink.add, w, rows);
   }

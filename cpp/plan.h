@@ -51,13 +51,17 @@ class Plan {
   /// touches stays in the caches of its core. 1 where the products had better be cut themselves.
   Index pieces(Index m) const;
 
-  /// Parts in which the first product of a batch of m examples is made, each from a slice of the
-  /// input's features; 1 where it is made whole. A thread that keeps to one slice has its own
+  /// Slices of the input's features, from each of which a part of the first product of a batch of m
+  /// examples is made; 1 where it is made whole. A thread that keeps to one slice has its own
   /// features of the batch and its own weights, from the gather to the update, in the caches of its
   /// core: what other threads are sent are the sums alone.
   Index slices(Index m) const;
   /// Features of the input in a slice; those of a part of them lie beside each other.
-  Part slice(Index i) const;
+  Part slice_features(Index slice) const;
+  /// Where the rows of a slice are to be written before forward_slice. Slices lie apart, and not as
+  /// columns of one array: a core's prefetching of its rows would reach into the other's.
+  T* slice_input(Index slice, Index row) { return of(slice).x + row * of(slice).ld; }
+  Index slice_ld(Index slice) const { return of(slice).ld; }
   /// Sums of the first product over one slice.
   void forward_slice(const T* parameters, Index slice, Part rows);
 
@@ -98,8 +102,11 @@ class Plan {
                        std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0,
                        Index piece = 0);
 
-  /// Gradients of all parameters from the values of m rows and the derivatives by them.
-  void backward_parameters(int threads, Index m, const Sink& sink);
+  /// Gradients of all parameters from the values of m rows and the derivatives by them; where
+  /// `sliced`, of all but the first product's weights.
+  void backward_parameters(int threads, Index m, const Sink& sink, bool sliced = false);
+  /// Gradients of the first product's weights of one slice.
+  void backward_slice(int threads, Index slice, Index m, const Sink& sink);
 
  private:
   /// Buffers of a node: rows of ld elements. Nodes may share them (see the constructor).
@@ -135,12 +142,13 @@ class Plan {
                      const std::optional<ops::DropoutKey>& dropout, Index first_row, Index piece);
   void forward_dense(const Step& step, const T* parameters, int threads, Part rows);
   void backward_dense(const Step& step, const T* parameters, int threads, Part rows, Index piece);
-  void parameter_gradients(const Step& step, int threads, Index m, const Sink& sink);
+  void weight_gradient(const Step& step, int threads, Index m, const Sink& sink);
   void bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,
                      const Sink& sink);
   template <class K>
   void weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
-                       Index ldy, Index rows, const DenseSlot& slot, const Sink& sink);
+                       Index ldy, Index rows, const DenseSlot& slot, Part features,
+                       const Sink& sink);
   Value& value(int node) { return values_[static_cast<std::size_t>(node)]; }
   const Node& node(int index) const { return graph_->nodes[static_cast<std::size_t>(index)]; }
   const DenseSlot& slot_of(const Step& step) const {
@@ -166,8 +174,15 @@ class Plan {
   T* transposed_dx_ = nullptr;
   T* sum_ = nullptr;
   Index transposed_dy_size_ = 0, transposed_dx_size_ = 0, sum_size_ = 0;
-  T* bias_ = nullptr;   ///< gradient of one bias
-  T* slice_ = nullptr;  ///< sums of the first product over the second slice
+  T* bias_ = nullptr;  ///< gradient of one bias
+  struct Slice {
+    T* x = nullptr;
+    Index ld = 0;
+    T* sums = nullptr;  ///< of the first product over this slice; the first one's go into its y
+  };
+  static constexpr Index kSlices = 2;
+  std::array<Slice, kSlices> slices_;
+  const Slice& of(Index slice) const { return slices_[static_cast<std::size_t>(slice)]; }
   // bf16: one layer's factors, rounded by rows or by row pairs, and all layers' weights.
   T* rounded_ = nullptr;
   T* x_pairs_ = nullptr;

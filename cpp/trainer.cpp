@@ -14,7 +14,7 @@ namespace dlcore {
 namespace {
 
 // Examples that are gathered before the sums over a slice of their features are made.
-constexpr Index kSliceRows = 64;
+constexpr Index kGatheredRows = 64;
 
 template <class T>
 void copy(const Buffer<T>& from, Buffer<T>* to) {
@@ -130,28 +130,62 @@ void Trainer<T>::refuse_data() {
 }
 
 template <class T>
-bool Trainer<T>::gather(const Index* rows, Index known, Part piece, Part features) {
-  const Index begin = piece.begin;
-  return ops::gather(kernels_.of<T>(), options_.threads, data_.x, features, rows + begin,
-                     known - begin, 0, static_cast<T>(data_.input_scale),
-                     plan_.input(begin) + features.begin, plan_.input_ld(), piece.end - begin,
-                     plan_.input_rows());
+typename Trainer<T>::Batch Trainer<T>::batch_of(Index step_in_epoch) const {
+  const Index begin = std::min(step_in_epoch * batch_, examples_);
+  return {order_.data() + begin, examples_ - begin, std::min(batch_, examples_ - begin)};
 }
 
 template <class T>
-bool Trainer<T>::forward_slices(const Index* rows, Index known, Index m) {
-  const Index slices = plan_.slices(m), pieces = std::max<Index>(m / kSliceRows, 1);
+bool Trainer<T>::gather(const Batch& batch, Part piece, Part features, T* y, Index ldy) {
+  const Index begin = piece.begin;
+  return ops::gather(kernels_.of<T>(), options_.threads, data_.x, features, batch.rows + begin,
+                     batch.known - begin, 0, static_cast<T>(data_.input_scale), y, ldy,
+                     piece.end - begin, plan_.input_rows());
+}
+
+template <class T>
+bool Trainer<T>::begin_slice(const Batch& batch, Index slice, Part rows) {
+  const bool finite = gather(batch, rows, plan_.slice_features(slice),
+                             plan_.slice_input(slice, rows.begin), plan_.slice_ld(slice));
+  plan_.forward_slice(state_.parameters.data(), slice, rows);
+  return finite;
+}
+
+template <class T>
+bool Trainer<T>::begin_slices(const Batch& batch) {
+  const Index slices = plan_.slices(batch.m);
+  const Index pieces = std::max<Index>(batch.m / kGatheredRows, 1);
   std::atomic<bool> finite{true};
   parallel_for(options_.threads, slices * pieces, [&](Index i) {
-    const Part piece = part(i % pieces, pieces, m, 1);
-    if (!gather(rows, known, piece, plan_.slice(i / pieces))) finite = false;
-    plan_.forward_slice(state_.parameters.data(), i / pieces, piece);
+    if (!begin_slice(batch, i / pieces, part(i % pieces, pieces, batch.m, 1))) finite = false;
   });
   return finite;
 }
 
 template <class T>
-void Trainer<T>::forward_and_loss(const Index* rows, Part piece, bool sliced, double weight,
+void Trainer<T>::end_slices(const Batch& batch, const typename Plan<T>::Sink& sink,
+                            const Batch& next) {
+  const Index slices = plan_.slices(batch.m);
+  if (options_.threads > slices) {
+    plan_.backward_parameters(options_.threads, batch.m, sink, true);
+    for (Index i = 0; i < slices; ++i) plan_.backward_slice(options_.threads, i, batch.m, sink);
+    return;
+  }
+  const bool begins = plan_.slices(next.m) == slices;
+  const Index pieces = std::max<Index>(next.m / kGatheredRows, 1);
+  std::atomic<bool> finite{true};
+  parallel_for(options_.threads, slices, [&](Index i) {
+    if (i == 0) plan_.backward_parameters(1, batch.m, sink, true);
+    plan_.backward_slice(1, i, batch.m, sink);
+    for (Index p = 0; begins && p < pieces; ++p) {
+      if (!begin_slice(next, i, part(p, pieces, next.m, 1))) finite = false;
+    }
+  });
+  if (begins) begun_ = finite;
+}
+
+template <class T>
+void Trainer<T>::forward_and_loss(const Batch& batch, Part piece, bool sliced, double weight,
                                   const ops::DropoutKey& dropout, ops::LossSums* sums) {
   const auto& k = kernels_.of<T>();
   const int threads = options_.threads;
@@ -161,7 +195,7 @@ void Trainer<T>::forward_and_loss(const Index* rows, Part piece, bool sliced, do
   T* targets = data_.values == nullptr ? nullptr : targets_.data() + begin * width;
   double* weights = data_.weight == nullptr ? nullptr : weights_.data() + begin;
   for (Index i = 0; i < m; ++i) {
-    const Index row = rows[begin + i];
+    const Index row = batch.rows[begin + i];
     if (labels != nullptr) {
       std::copy_n(data_.labels + row * target_.rows, target_.rows, labels + i * target_.rows);
     }
@@ -181,48 +215,59 @@ template <class T>
 bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums) {
   const auto& k = kernels_.of<T>();
   const int threads = options_.threads;
-  const Index begin = step_in_epoch * batch_, m = std::min(batch_, examples_ - begin);
-  const Index* rows = order_.data() + begin;
+  const Batch batch = batch_of(step_in_epoch);
+  const Index m = batch.m;
   double weight = static_cast<double>(m);
   if (data_.weight != nullptr) {
     weight = 0;
-    for (Index i = 0; i < m; ++i) weight += data_.weight[rows[i]];
+    for (Index i = 0; i < m; ++i) weight += data_.weight[batch.rows[i]];
   }
   T* parameters = state_.parameters.data();
   const ops::DropoutKey dropout{options_.seed, static_cast<std::uint64_t>(state_.step)};
   const Index pieces = plan_.pieces(m);
   const bool sliced = plan_.slices(m) > 1;
-  std::atomic<bool> finite{!sliced || forward_slices(rows, examples_ - begin, m)};
+  std::atomic<bool> finite{true};
+  if (sliced) finite = begun_.has_value() ? *begun_ : begin_slices(batch);
+  begun_.reset();
   // Inside a piece the loops are serial; a batch of one piece leaves the threads to them.
   parallel_for(threads, pieces, [&](Index i) {
     const Part piece = part(i, pieces, m, 1);
     ops::LossSums& loss = loss_sums_[static_cast<std::size_t>(i)];
     const Part features{0, data_.x.features};
-    if (!sliced && !gather(rows, examples_ - begin, piece, features)) finite = false;
-    forward_and_loss(rows, piece, sliced, weight, dropout, &loss);
+    if (!sliced && !gather(batch, piece, features, plan_.input(piece.begin), plan_.input_ld())) {
+      finite = false;
+    }
+    forward_and_loss(batch, piece, sliced, weight, dropout, &loss);
     plan_.backward_values(parameters, threads, piece, dropout, 0, i);
   });
   if (!finite) refuse_data();
-  ops::LossSums batch;
-  for (Index i = 0; i < pieces; ++i) batch.add(loss_sums_[static_cast<std::size_t>(i)]);
-  if (!std::isfinite(batch.loss)) return false;
+  ops::LossSums loss;
+  for (Index i = 0; i < pieces; ++i) loss.add(loss_sums_[static_cast<std::size_t>(i)]);
+  if (!std::isfinite(loss.loss)) return false;
   // Not before the epoch's first loss is known to be finite: until then the snapshot of the epoch
   // before can still take back its last update.
   if (step_in_epoch == 0) epoch_start_.copy_from(state_);
-  sums->add(batch);
+  sums->add(loss);
 
   learning_rate_ = epochs_.learning_rate(epoch, step_in_epoch);
   T* moment1 = state_.moment1.data();
   T* moment2 = state_.moment2.data();
   ++state_.optimizer_step;
   const bool sampled = statistics_ != nullptr && step_in_epoch % Statistics<T>::kEvery == 0;
+  const auto backward = [&](const typename Plan<T>::Sink& sink, const Batch& next) {
+    if (sliced) {
+      end_slices(batch, sink, next);
+    } else {
+      plan_.backward_parameters(threads, m, sink);
+    }
+  };
   if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
-    plan_.backward_parameters(
-        threads, m, {nullptr, false, &update, parameters, moment1, moment2, beyond_caches_});
+    backward({nullptr, false, &update, parameters, moment1, moment2, beyond_caches_},
+             batch_of(step_in_epoch + 1));
   } else {
-    plan_.backward_parameters(threads, m, {gradients_.data()});
+    backward({gradients_.data()}, {});
     double factor = 1;
     if (!fused_) {
       factor = ops::clip_factor(
@@ -249,6 +294,7 @@ template <class T>
 void Trainer<T>::replay(Index epoch, Index steps) {
   state_.copy_from(epoch_start_);
   shuffle();
+  begun_.reset();
   // The old plan's padding may hold what the non-finite step left there.
   plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training,
                   options_.bf16 ? bf16_kernels() : nullptr);

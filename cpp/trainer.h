@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "epochs.h"
@@ -31,16 +33,25 @@ class Trainer {
 
  private:
   void run_epoch();
-  /// Gathers these features of a piece of the batch whose rows these are; `known` rows say what
-  /// comes next. False where data is not finite.
-  bool gather(const Index* rows, Index known, Part piece, Part features);
-  /// Gathers the batch and makes the sums of the first product, slice by slice.
-  bool forward_slices(const Index* rows, Index known, Index m);
+  /// Rows of one step in the epoch's order; `known` of them, m or more, say what comes next.
+  struct Batch {
+    const Index* rows = nullptr;
+    Index known = 0, m = 0;
+  };
+  /// No rows where the epoch has no such step.
+  Batch batch_of(Index step_in_epoch) const;
+  /// Gathers these features of a piece of the batch to y; false where data is not finite.
+  bool gather(const Batch& batch, Part piece, Part features, T* y, Index ldy);
+  /// Gathers one slice of a part of the batch and makes its sums of the first product.
+  bool begin_slice(const Batch& batch, Index slice, Part rows);
+  bool begin_slices(const Batch& batch);
+  /// Gradients of all parameters where the first product is made from slices, and at once the
+  /// beginning of the batch that follows, where there is one: a thread goes on with its slice.
+  void end_slices(const Batch& batch, const typename Plan<T>::Sink& sink, const Batch& next);
   /// Passes a piece of the batch forward and works out its loss and the derivative by its outputs.
-  void forward_and_loss(const Index* rows, Part piece, bool sliced, double weight,
+  void forward_and_loss(const Batch& batch, Part piece, bool sliced, double weight,
                         const ops::DropoutKey& dropout, ops::LossSums* sums);
-  /// One step on rows begin .. begin + m of the epoch's order; false where the loss is not finite,
-  /// and then nothing was changed.
+  /// One step; false where the loss is not finite, and then nothing was changed.
   bool run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums);
   /// Takes the state back to the snapshot and does the first `steps` steps of the epoch again.
   void replay(Index epoch, Index steps);
@@ -75,6 +86,8 @@ class Trainer {
   Buffer<T> targets_;
   std::vector<double> weights_;
   std::vector<ops::LossSums> loss_sums_;  ///< by piece
+  /// Whether the data of the next step is finite, where that has been begun.
+  std::optional<bool> begun_;
   double learning_rate_ = 0;
 };
 

@@ -120,12 +120,9 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
                          Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
                          T* state2, bool ahead, Index m) {
   const Index n = w.out_features, k = w.in_features;
-  Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
-  // An even number of parts that begin where lines of x do: the two slices of Plan::slices fall to
-  // threads that gathered them.
-  if (cut.rows > 1) cut.rows += cut.rows % 2;
+  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, 16);
+    const Part r = part(cut.row(task), cut.rows, k, 1);
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
