@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import pytest
@@ -275,6 +276,59 @@ def test_one_step_of_many_features(dtype, kind, bias, count, kernels):
     history = network.fit(x, y, optimizer=optimizer, **arguments)
     assert_within(history.loss[0], step.loss.value, step.loss.error)
     assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("columns", [4, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_steps_of_many_features(kind, columns, kernels):
+    """Steps whose first product is begun by the step before, and a last one that has it whole."""
+    batch = max(64, 2**19 // (600 * columns) + 1)
+    assert batch <= 256
+    network = build([dlcore.Dense(columns), ACTIVATIONS[kind], dlcore.Dense(3)], (300,), "float64")
+    rng = np.random.default_rng(9)
+    count = 3 * batch + 10
+    x, y = rng.standard_normal((count, 300)) / 4, np.arange(count) % 3
+    optimizer = OPTIMIZERS["momentum"]
+    arguments = {"epochs": 2, "batch_size": batch, "seed": 2}
+    *_, last = follow(network, x, y, optimizer=optimizer, bounds=Bounds("float64"), **arguments)
+    network.fit(x, y, optimizer=optimizer, **arguments)
+    assert_parameters(network, last.parameters, "float64", 1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_bad_data_of_a_later_step_of_many_features(threads):
+    """What is found while the step before ends is refused, and the epoch is taken back."""
+    network = build([dlcore.Dense(64), dlcore.ReLU(), dlcore.Dense(3)], (300,), "float32")
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((256, 300)).astype(np.float32), np.arange(256) % 3
+    before = dict(network.parameters)
+    x[130, 290] = np.nan
+    with pytest.raises(ValueError, match="x holds nan at row 130, column 290"):
+        network.fit(x, y, epochs=1, batch_size=64, shuffle=False, threads=threads)
+    for name, value in network.parameters.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_diverging_with_many_features(threads):
+    """The last finite weights are the bits of as many steps by themselves."""
+
+    def network_of():
+        return build([dlcore.Dense(64), dlcore.ReLU(), dlcore.Dense(3)], (300,), "float32")
+
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((640, 300)).astype(np.float32), np.arange(640) % 3
+    x[300] *= 1e30  # in the fifth step
+    arguments = {"optimizer": dlcore.SGD(1e4), "batch_size": 64, "shuffle": False}
+    network, expected = network_of(), network_of()
+    with pytest.warns(dlcore.DivergenceWarning):
+        history = network.fit(x, y, epochs=1, threads=threads, **arguments)
+    assert history.stopped == "diverged"
+    steps = int(re.search(r"those after (\d+) of \d+ steps", history.message).group(1))
+    assert steps > 1
+    expected.fit(x[: 64 * steps], y[: 64 * steps], epochs=1, threads=threads, **arguments)
+    for name, value in network.parameters.items():
+        np.testing.assert_array_equal(value, expected.parameters[name])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
