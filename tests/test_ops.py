@@ -37,6 +37,7 @@ def test_large_arrays_take_the_other_path(name, dtype, kernels):
         ("dense_forward", (61, 70, 1537)),
         ("dense_forward", (300, 65, 512)),
         ("dense_backward", (1030, 33, 31)),
+        ("dense_backward", (1600, 65, 31)),  # a second block long enough to be asked for
         ("dense_backward", (61, 130, 513)),
         ("softmax", (257, 300)),
         ("cross_entropy_backward", (257, 300)),

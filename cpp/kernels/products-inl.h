@@ -34,6 +34,8 @@ inline constexpr Index kBatchBlock = 256;
 // products: fewer examples than lanes leave nothing else to fill a vector with.
 inline constexpr Index kDotRows = 8;
 inline constexpr Index kDotDepth = 128;
+// Weight gradients of at least this many examples ask for what their next tile reads.
+inline constexpr Index kAskDepth = 512;
 
 constexpr Index smaller(Index a, Index b) { return a < b ? a : b; }
 
@@ -78,11 +80,13 @@ struct Tile {
 };
 
 /// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
-/// three arrays, one a step of the depth, as more at a time keep the product's own loads waiting.
+/// three arrays, one a step of the depth, as more at a time keep the product's own loads waiting;
+/// and, where the next tile has other columns of b, those `next` elements from its own.
 template <class T>
 struct Ahead {
   const T* array[3];
   Index lines;
+  Index next;
 };
 
 template <class T>
@@ -112,10 +116,13 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
     const T* a = a_run;
     run = kRows ? smaller(left, t.run) : left;
     // A run of the next tile's rows, which follow: panels are too far apart to be foreseen.
-    if (kRows && t.jump != 0) prefetch(a_run, R * a_row, R * a_row);
+    if constexpr (kRows) {
+      if (t.jump != 0) prefetch(a_run, R * a_row, R * a_row);
+    }
     for (Index d = 0; d < run; ++d) {
       if constexpr (F == Factor::columns_asking) {
         if (d < ahead->lines) ask(*ahead, d);
+        if (ahead->next > 0) prefetch(b, ahead->next, kTileColumns<T>);
       }
       Vec<T> row[V];
 #pragma GCC unroll 2
@@ -378,16 +385,21 @@ template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
   const RowSplit rows(k);
-  for (Index m0 = 0; m0 == 0 || m0 < m; m0 += kDepth) {
-    const Index depth = smaller(kDepth, m - m0);
-    for (Index j = 0; j < n; j += kTileColumns<T>) {
-      const Index columns = smaller(kTileColumns<T>, n - j);
-      T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
-      for (Index r = 0; r < rows.count; ++r) {
-        const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
-        multiply<T, M, Factor::columns>(height, columns,
-                                        {x + m0 * ldx + i, ldx, dy + m0 * ldy + j, ldy, depth,
-                                         add || m0 > 0, panel + i * kPanel<T>, kPanel<T>});
+  const bool ahead = m >= kAskDepth;
+  for (Index j = 0; j < n; j += kTileColumns<T>) {
+    const Index columns = smaller(kTileColumns<T>, n - j);
+    T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
+    for (Index r = 0; r < rows.count; ++r) {
+      const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+      T* c = panel + i * kPanel<T>;
+      const Tile<T> tile{x + i, ldx, dy + j, ldy, m, add, c, kPanel<T>};
+      if (ahead) {
+        const Ahead<T> asked{{add ? c + height * kPanel<T> : nullptr},
+                             height * kPanel<T> / kLine<T>,
+                             r + 1 == rows.count ? kTileColumns<T> : 0};
+        multiply<T, M, Factor::columns_asking>(height, columns, tile, &asked);
+      } else {
+        multiply<T, M, Factor::columns>(height, columns, tile);
       }
     }
   }
@@ -461,7 +473,8 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
           // A part of what the next row of tiles updates.
           const Index next = at + height * (kPanel<T> + c);
           const Ahead<T> asked{{w + next, of(state1, next), of(state2, next)},
-                               height * kTileColumns<T> / kLine<T>};
+                               height * kTileColumns<T> / kLine<T>,
+                               r + 1 == rows.count ? kPanel<T> : 0};
           for (Index line = m; line < asked.lines; ++line) ask(asked, line);
           multiply<T, M, Factor::columns_asking>(height, columns - c, tile, &asked);
         } else {

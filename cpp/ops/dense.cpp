@@ -16,6 +16,14 @@ constexpr Index kMostTasks = 256;
 constexpr Index kLeastRows = 14;
 // A batch of fewer rows does not fill the vectors it would be the columns of.
 constexpr Index kFewRows = 12;
+// Rows of a batch that a weight gradient is summed over at a time: those of x and dy stay in the
+// last cache while all of dw passes by.
+constexpr Index kDepth = 1024;
+// A weight update of so many examples asks for what its next tile updates where the layer's
+// parameters and moments are more bytes than the caches of a core: fewer examples are fewer steps
+// than there are lines to ask for.
+constexpr Index kAskRows = 32;
+constexpr Index kAskBytes = Index{4} << 20;
 // The same for rounding, in elements.
 constexpr Index kTaskElements = 1 << 14;
 
@@ -105,14 +113,18 @@ template <class T, class K>
 void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
                            Index ldy, bool add, const DenseWeights<T>& dw, Index m) {
   const Index n = dw.out_features, k = dw.in_features;
-  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
-  parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, 1);
-    const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
-    products.dense_weight_gradient(x + r.begin, ldx, dy + c.begin, ldy, add,
-                                   dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride, m,
-                                   c.end - c.begin, r.end - r.begin);
-  });
+  for (Index m0 = 0; m0 == 0 || m0 < m; m0 += kDepth) {
+    const Index depth = std::min(kDepth, m - m0);
+    const T *xs = x + m0 * ldx, *dys = dy + m0 * ldy;
+    const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * depth * n * k);
+    parallel_for(threads, cut.count(), [&](Index task) {
+      const Part r = part(cut.row(task), cut.rows, k, 1);
+      const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
+      products.dense_weight_gradient(xs + r.begin, ldx, dys + c.begin, ldy, add || m0 > 0,
+                                     dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride,
+                                     depth, c.end - c.begin, r.end - r.begin);
+    });
+  }
 }
 
 template <class T, class K>
@@ -120,6 +132,9 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
                          Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
                          T* state2, bool ahead, Index m) {
   const Index n = w.out_features, k = w.in_features;
+  const Index bytes = w.panel_stride * padded<T>(n) / kPanel<T> * static_cast<Index>(sizeof(T));
+  const int states = (state1 != nullptr) + (state2 != nullptr);
+  const bool asks = ahead || (m >= kAskRows && bytes * (1 + states) > kAskBytes);
   const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(cut.row(task), cut.rows, k, 1);
@@ -127,7 +142,7 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
                                  state1 == nullptr ? state1 : state1 + at,
-                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, ahead, m,
+                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, asks, m,
                                  c.end - c.begin, r.end - r.begin);
   });
 }
