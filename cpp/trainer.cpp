@@ -22,6 +22,15 @@ void copy(const Buffer<T>& from, Buffer<T>* to) {
   to->copy_from(from);
 }
 
+/// Rows of the largest sum that a weight's gradient is for a batch of m examples.
+Index most_rows(const Graph& graph, Index m) {
+  Index most = 1;
+  for (const Node& node : graph.nodes) {
+    if (node.op == OpKind::dense) most = std::max(most, node.rows());
+  }
+  return checked_product(m, most, "fit");
+}
+
 template <class T>
 bool all_finite(const KernelsOf<T>& kernels, const Buffer<T>& values) {
   // The square of a large float is no overflow in double.
@@ -90,13 +99,13 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       steps_per_epoch_(options.steps_per_epoch(data)),
       epochs_(options, examples_, steps_per_epoch_, "cpu"),
       // Clipping needs the whole gradient before the first weight moves.
-      fused_(options.clip_norm == 0),
+      fused_(options.clip_norm == 0 && most_rows(graph, batch_) <= ops::kGradientRows),
       beyond_caches_(ops::beyond_caches<T>(layout.size, options.optimizer.states())),
       plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training,
             options.bf16 ? bf16_kernels() : nullptr),
       statistics_(options.statistics ? std::make_unique<Statistics<T>>(graph, layout) : nullptr),
       gradients_(fused_ && statistics_ == nullptr ? 0 : layout.size),
-      norms_(fused_ ? 0 : ops::norm_pieces(layout.size)),
+      norms_(options.clip_norm > 0 ? ops::norm_pieces(layout.size) : 0),
       order_(static_cast<std::size_t>(examples_)) {
   if (options.validation.has_value()) {
     const Index batch = std::min(kEvaluationBatch, options.validation->x.rows);
@@ -269,7 +278,7 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   } else {
     backward({gradients_.data()}, {});
     double factor = 1;
-    if (!fused_) {
+    if (options_.clip_norm > 0) {
       factor = ops::clip_factor(
           ops::norm(k, threads, gradients_.data(), gradients_.size(), norms_.data()),
           options_.clip_norm);

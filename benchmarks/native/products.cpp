@@ -230,6 +230,7 @@ void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
       add("dense_weight_gradient", shape, m, "", [&k](const Shape& s, Index rows, int count) {
         return weight_gradient(k, s, rows, count);
       });
+      if (m > ops::kGradientRows) continue;
       add("dense_weight_update", shape, m, "/momentum", update_with(momentum));
       add("dense_weight_update", shape, m, "/adam", update_with(adam));
     }

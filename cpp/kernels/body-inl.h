@@ -310,18 +310,28 @@ void element_loss(ElementLoss kind, T delta, const T* x, Index ldx, const T* tar
   }
 }
 
+/// Sums of V vectors of columns, side by side: one alone waits for its last addition at every row.
+template <class T, int V>
+DLCORE_INLINE void sum_columns(const T* dy, Index ld, T* db, Index m) {
+  Vec<T> sum[V] = {};
+  for (Index i = 0; i < m; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) sum[v] += load(dy + i * ld + v * kLanes<T>);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) store(db + v * kLanes<T>, sum[v]);
+}
+
 template <class T>
 void column_sums(const T* dy, Index ld, T* db, Index m, Index n) {
-  for (Index j = 0; j < n; j += kLanes<T>) {
+  Index j = 0;
+  for (; j + 8 * kLanes<T> <= n; j += 8 * kLanes<T>) sum_columns<T, 8>(dy + j, ld, db + j, m);
+  for (; j + 2 * kLanes<T> <= n; j += 2 * kLanes<T>) sum_columns<T, 2>(dy + j, ld, db + j, m);
+  for (; j < n; j += kLanes<T>) {
     const Index count = smaller(kLanes<T>, n - j);
     Vec<T> sum = {};
-    if (count == kLanes<T>) {
-      for (Index i = 0; i < m; ++i) sum += load(dy + i * ld + j);
-      store(db + j, sum);
-    } else {
-      for (Index i = 0; i < m; ++i) sum += load_partial(dy + i * ld + j, count, T{0});
-      store_partial(db + j, sum, count);
-    }
+    for (Index i = 0; i < m; ++i) sum += load_partial(dy + i * ld + j, count, T{0});
+    store_partial(db + j, sum, count);
   }
 }
 

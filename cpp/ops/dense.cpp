@@ -11,38 +11,51 @@ namespace {
 // Work of one task, in floating-point operations: about a microsecond, ten times what claiming a
 // task costs a spinning thread.
 constexpr Index kTaskFlops = 1 << 18;
-constexpr Index kMostTasks = 256;
+constexpr Index kMostTasks = 128;
 // Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
 constexpr Index kLeastRows = 14;
 // A batch of fewer rows does not fill the vectors it would be the columns of.
 constexpr Index kFewRows = 12;
-// Rows of a batch that a weight gradient is summed over at a time: those of x and dy stay in the
-// last cache while all of dw passes by.
-constexpr Index kDepth = 1024;
 // A weight update of so many examples asks for what its next tile updates where the layer's
 // parameters and moments are more bytes than the caches of a core: fewer examples are fewer steps
 // than there are lines to ask for.
 constexpr Index kAskRows = 32;
 constexpr Index kAskBytes = Index{4} << 20;
+// Elements of x that stay in the second-level cache while a weight gradient takes them again for
+// every panel: half of one of 1 MiB.
+constexpr Index kCachedElements = 1 << 17;
+// Elements of x and dy that a third-level cache hands out fast enough without that.
+constexpr Index kSharedElements = 1 << 21;
 // The same for rounding, in elements.
 constexpr Index kTaskElements = 1 << 14;
 
 /// Cuts a product over columns (whole panels) first, then over rows. Neighbouring tasks, which the
 /// same thread does, lie beside each other along the shorter side: they share the longer factor.
+/// Where no more than `most_rows` of a factor stay in a cache, which several columns take, it is
+/// cut into so many, and all columns pass by one block before the next.
 struct Cut {
-  Cut(Index rows, Index panels, Index flops) {
+  Cut(Index rows, Index panels, Index flops, Index most_rows) {
     const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
-    columns = std::clamp<Index>(panels, 1, tasks);
+    const Index blocks = panels > 1 && rows > most_rows ? (rows - 1) / most_rows + 1 : 1;
+    columns = std::clamp<Index>(panels, 1, std::max<Index>(tasks / blocks, 1));
     const Index most = std::max<Index>(1, rows / kLeastRows);
-    this->rows = std::min((tasks + columns - 1) / columns, most);
-    by_rows = rows > panels * kPanel<float>;
+    this->rows = blocks > 1 ? blocks : std::min((tasks + columns - 1) / columns, most);
+    by_rows = blocks > 1 || rows > panels * kPanel<float>;
   }
+  Cut(Index rows, Index panels, Index flops) : Cut(rows, panels, flops, rows) {}
   Index count() const { return rows * columns; }
   Index row(Index task) const { return by_rows ? task / columns : task % rows; }
   Index column(Index task) const { return by_rows ? task % columns : task / rows; }
   Index rows, columns;
   bool by_rows;
 };
+
+/// Cuts the weight gradient of m examples, n outputs and k features.
+Cut cut_of_gradient(Index m, Index n, Index k) {
+  const bool large = m * (n + k) > kSharedElements;
+  return {k, padded<float>(n) / kPanel<float>, 2 * m * n * k,
+          large ? std::max(kLeastRows, kCachedElements / m) : k};
+}
 
 }  // namespace
 
@@ -113,12 +126,12 @@ template <class T, class K>
 void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
                            Index ldy, bool add, const DenseWeights<T>& dw, Index m) {
   const Index n = dw.out_features, k = dw.in_features;
-  for (Index m0 = 0; m0 == 0 || m0 < m; m0 += kDepth) {
-    const Index depth = std::min(kDepth, m - m0);
+  for (Index m0 = 0; m0 == 0 || m0 < m; m0 += kGradientRows) {
+    const Index depth = std::min(kGradientRows, m - m0);
     const T *xs = x + m0 * ldx, *dys = dy + m0 * ldy;
-    const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * depth * n * k);
+    const Cut cut = cut_of_gradient(depth, n, k);
     parallel_for(threads, cut.count(), [&](Index task) {
-      const Part r = part(cut.row(task), cut.rows, k, 1);
+      const Part r = part(cut.row(task), cut.rows, k, kLeastRows);
       const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
       products.dense_weight_gradient(xs + r.begin, ldx, dys + c.begin, ldy, add || m0 > 0,
                                      dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride,
@@ -135,9 +148,9 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
   const Index bytes = w.panel_stride * padded<T>(n) / kPanel<T> * static_cast<Index>(sizeof(T));
   const int states = (state1 != nullptr) + (state2 != nullptr);
   const bool asks = ahead || (m >= kAskRows && bytes * (1 + states) > kAskBytes);
-  const Cut cut(k, padded<T>(n) / kPanel<T>, 2 * m * n * k);
+  const Cut cut = cut_of_gradient(m, n, k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, 1);
+    const Part r = part(cut.row(task), cut.rows, k, kLeastRows);
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,

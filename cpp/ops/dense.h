@@ -47,6 +47,10 @@ void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int th
                           Index ldy, const DenseWeights<const T>& w,
                           const TransposedBatch<T>& scratch, bool add, T* dx, Index ldx, Index m);
 
+/// Rows of a batch that a weight gradient is summed over at a time: those of x and dy stay in the
+/// last cache while all of dw passes by.
+inline constexpr Index kGradientRows = 1024;
+
 /// dw = x^T dy (or added to it).
 template <class T, class K>
 void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
@@ -58,7 +62,8 @@ constexpr bool beyond_caches(Index parameters, int states) {
   return parameters > (Index{16} << 20) / static_cast<Index>(sizeof(T)) / (1 + states);
 }
 
-/// The same product and the optimizer's step on w in one pass; the states lie like w. `ahead` asks
+/// The same product and the optimizer's step on w in one pass, which is for at most kGradientRows
+/// rows: more are slow, as they are summed at once. The states lie like w. `ahead` asks
 /// for them early, for where the caches do not hold them.
 template <class T, class K>
 void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
