@@ -457,8 +457,7 @@ void Plan<T>::weight_gradient(const K& products, int threads, const T* x, Index 
                                features.end - features.begin, slot.out_features};
   if (fused) {
     ops::dense_weight_update<T>(products, threads, x, ldx, dy, ldy, *sink.update, w,
-                                sink.state(sink.state1, at), sink.state(sink.state2, at),
-                                sink.ahead, rows);
+                                sink.state(sink.state1, at), sink.state(sink.state2, at), rows);
   } else {
     ops::dense_weight_gradient<T>(products, threads, x, ldx, dy, ldy, sink.add, w, rows);
   }

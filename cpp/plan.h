@@ -89,7 +89,6 @@ class Plan {
     T* parameters = nullptr;
     T* state1 = nullptr;
     T* state2 = nullptr;
-    bool ahead = false;  ///< parameters and states are more than caches hold
 
     /// A state at an offset, or null where the optimizer has none.
     static T* state(T* base, Index offset) { return base == nullptr ? base : base + offset; }

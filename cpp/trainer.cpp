@@ -100,7 +100,6 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       epochs_(options, examples_, steps_per_epoch_, "cpu"),
       // Clipping needs the whole gradient before the first weight moves.
       fused_(options.clip_norm == 0 && most_rows(graph, batch_) <= ops::kGradientRows),
-      beyond_caches_(ops::beyond_caches<T>(layout.size, options.optimizer.states())),
       plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training,
             options.bf16 ? bf16_kernels() : nullptr),
       statistics_(options.statistics ? std::make_unique<Statistics<T>>(graph, layout) : nullptr),
@@ -273,8 +272,7 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
   if (fused_ && !sampled) {
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, 1, state_.optimizer_step);
-    backward({nullptr, false, &update, parameters, moment1, moment2, beyond_caches_},
-             batch_of(step_in_epoch + 1));
+    backward({nullptr, false, &update, parameters, moment1, moment2}, batch_of(step_in_epoch + 1));
   } else {
     backward({gradients_.data()}, {});
     double factor = 1;

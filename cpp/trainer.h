@@ -74,7 +74,7 @@ class Trainer {
   const ops::TargetShape target_;
   const Index examples_, batch_, steps_per_epoch_;
   Epochs epochs_;
-  bool fused_, beyond_caches_;
+  bool fused_;
   Plan<T> plan_;
   std::unique_ptr<Plan<T>> validation_plan_;
   std::unique_ptr<Statistics<T>> statistics_;

@@ -150,8 +150,7 @@ Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, i
   const auto run = [=, &k] {
     ops::dense_weight_update<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, update,
                                     {w->data(), d->stride, d->k, d->n}, state1->data(),
-                                    state2->data(),
-                                    ops::beyond_caches<float>(d->panels, optimizer.states()), m);
+                                    state2->data(), m);
   };
   const auto check = [=] {
     w->copy_from(d->w);

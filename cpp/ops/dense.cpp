@@ -17,8 +17,8 @@ constexpr Index kLeastRows = 14;
 // A batch of fewer rows does not fill the vectors it would be the columns of.
 constexpr Index kFewRows = 12;
 // A weight update of so many examples asks for what its next tile updates where the layer's
-// parameters and moments are more bytes than the caches of a core: fewer examples are fewer steps
-// than there are lines to ask for.
+// parameters and moments are more bytes than the caches of a core. Fewer examples are fewer steps
+// than there are lines to ask for, and slower for it.
 constexpr Index kAskRows = 32;
 constexpr Index kAskBytes = Index{4} << 20;
 // Elements of x that stay in the second-level cache while a weight gradient takes them again for
@@ -143,11 +143,11 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
 template <class T, class K>
 void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
                          Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
-                         T* state2, bool ahead, Index m) {
+                         T* state2, Index m) {
   const Index n = w.out_features, k = w.in_features;
   const Index bytes = w.panel_stride * padded<T>(n) / kPanel<T> * static_cast<Index>(sizeof(T));
   const int states = (state1 != nullptr) + (state2 != nullptr);
-  const bool asks = ahead || (m >= kAskRows && bytes * (1 + states) > kAskBytes);
+  const bool ahead = m >= kAskRows && bytes * (1 + states) > kAskBytes;
   const Cut cut = cut_of_gradient(m, n, k);
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(cut.row(task), cut.rows, k, kLeastRows);
@@ -155,7 +155,7 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
                                  state1 == nullptr ? state1 : state1 + at,
-                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, asks, m,
+                                 state2 == nullptr ? state2 : state2 + at, w.panel_stride, ahead, m,
                                  c.end - c.begin, r.end - r.begin);
   });
 }
@@ -211,8 +211,7 @@ void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<
   template void dense_weight_gradient(const K&, int, const T*, Index, const T*, Index, bool,  \
                                       const DenseWeights<T>&, Index);                         \
   template void dense_weight_update(const K&, int, const T*, Index, const T*, Index,          \
-                                    const Update<T>&, const DenseWeights<T>&, T*, T*, bool,   \
-                                    Index);
+                                    const Update<T>&, const DenseWeights<T>&, T*, T*, Index);
 DLCORE_INSTANTIATE(float, KernelsOf<float>)
 DLCORE_INSTANTIATE(double, KernelsOf<double>)
 DLCORE_INSTANTIATE(float, Bf16Kernels)

@@ -56,19 +56,12 @@ template <class T, class K>
 void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx, const T* dy,
                            Index ldy, bool add, const DenseWeights<T>& dw, Index m);
 
-/// Whether so many parameters and `states` moments of each are more than caches usually hold.
-template <class T>
-constexpr bool beyond_caches(Index parameters, int states) {
-  return parameters > (Index{16} << 20) / static_cast<Index>(sizeof(T)) / (1 + states);
-}
-
 /// The same product and the optimizer's step on w in one pass, which is for at most kGradientRows
-/// rows: more are slow, as they are summed at once. The states lie like w. `ahead` asks
-/// for them early, for where the caches do not hold them.
+/// rows: more are slow, as they are summed at once. The states lie like w.
 template <class T, class K>
 void dense_weight_update(const K& products, int threads, const T* x, Index ldx, const T* dy,
                          Index ldy, const Update<T>& update, const DenseWeights<T>& w, T* state1,
-                         T* state2, bool ahead, Index m);
+                         T* state2, Index m);
 
 /// db = sum of dy over rows.
 template <class T>
