@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel.h"
+
 namespace dlcore {
 namespace {
 
@@ -37,38 +39,64 @@ double saturated_fraction(const T* y, Index ld, Index rows, Index n, T low) {
 }  // namespace
 
 template <class T>
-Statistics<T>::Statistics(const Graph& graph, const Layout<T>& layout)
-    : layout_(layout), parameters_(layout.size) {
-  Index most = 0;
-  for (const DenseSlot& slot : layout.slots) {
+Statistics<T>::Statistics(const Graph& graph, const Layout<T>& layout) : layout_(layout) {
+  Index most = 0, done = 0;
+  const auto cut = [&](Index end, Index slot) {
+    for (; done < end; done += pieces_.back().size) {
+      pieces_.push_back({done, std::min(kPieceSize, end - done), slot, 0, 0, 0});
+    }
+  };
+  for (std::size_t s = 0; s < layout.slots.size(); ++s) {
+    const DenseSlot& slot = layout.slots[s];
     most = std::max(most, slot.out_features);
     names_.push_back({graph.nodes[static_cast<std::size_t>(slot.node)].name});
+    cut(slot.weight, -1);
+    cut(slot.weight + slot.panels * slot.panel_stride, static_cast<Index>(s));
   }
+  cut(layout.size, -1);
   sums_ = names_;
   alive_ = Buffer<T>(most);
 }
 
 template <class T>
-void Statistics<T>::before(const T* parameters) {
-  std::copy_n(parameters, layout_.size, parameters_.data());
+void Statistics<T>::step(const KernelsOf<T>& kernels, int threads, const Update<T>& update,
+                         T* parameters, const T* gradients, T* moment1, T* moment2) {
+  parallel_for(threads, static_cast<Index>(pieces_.size()), [&](Index i) {
+    Piece& piece = pieces_[static_cast<std::size_t>(i)];
+    const Index at = piece.begin, n = piece.size;
+    T* w = parameters + at;
+    T change[kPieceSize];
+    std::copy_n(w, n, change);
+    kernels.update(update, w, gradients + at, moment1 == nullptr ? moment1 : moment1 + at,
+                   moment2 == nullptr ? moment2 : moment2 + at, n);
+    if (piece.slot < 0) return;
+    for (Index j = 0; j < n; ++j) change[j] = w[j] - change[j];
+    piece.gradient = kernels.sum_squares(gradients + at, n);
+    piece.weight = kernels.sum_squares(w, n);
+    piece.change = kernels.sum_squares(change, n);
+  });
+  // Added in order, so that the bits do not depend on the threads.
+  std::size_t next = 0;
+  for (std::size_t s = 0; s < sums_.size(); ++s) {
+    double gradient = 0, weight = 0, change = 0;
+    for (; next < pieces_.size() && pieces_[next].slot <= static_cast<Index>(s); ++next) {
+      if (pieces_[next].slot < 0) continue;
+      gradient += pieces_[next].gradient;
+      weight += pieces_[next].weight;
+      change += pieces_[next].change;
+    }
+    sums_[s].gradient_norm += std::sqrt(gradient);
+    sums_[s].weight_norm += std::sqrt(weight);
+    if (weight > 0) sums_[s].update_ratio += std::sqrt(change) / std::sqrt(weight);
+  }
 }
 
 template <class T>
-void Statistics<T>::after(const Plan<T>& plan, const T* gradients, const T* parameters, Index m) {
-  const auto& kernels = plan.kernels().template of<T>();
-  const auto length = [&](const T* x, Index n) { return std::sqrt(kernels.sum_squares(x, n)); };
+void Statistics<T>::look_at_units(const Plan<T>& plan, Index m) {
   ++steps_;
-  T* change = parameters_.data();
-  for (Index i = 0; i < layout_.size; ++i) change[i] = parameters[i] - change[i];
   for (std::size_t s = 0; s < layout_.slots.size(); ++s) {
-    const DenseSlot& slot = layout_.slots[s];
-    const Index size = slot.panels * slot.panel_stride;
     LayerStatistics& sum = sums_[s];
-    sum.gradient_norm += length(gradients + slot.weight, size);
-    const double weight = length(parameters + slot.weight, size);
-    sum.weight_norm += weight;
-    if (weight > 0) sum.update_ratio += length(change + slot.weight, size) / weight;
-    const auto result = plan.result_of(slot.node, m);
+    const auto result = plan.result_of(layout_.slots[s].node, m);
     switch (result.activation) {
       case Activation::relu:
         sum.dead += dead_fraction(result.y, result.ld, result.rows, result.n, alive_.data());

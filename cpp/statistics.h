@@ -18,18 +18,28 @@ class Statistics {
 
   static constexpr Index kEvery = 64;
 
-  /// Before the optimizer's step.
-  void before(const T* parameters);
-  /// After it, with the gradient that went into it and the values of its batch of m examples.
-  void after(const Plan<T>& plan, const T* gradients, const T* parameters, Index m);
+  /// The optimizer's step, with the norms of the weights, their gradients and their changes.
+  void step(const KernelsOf<T>& kernels, int threads, const Update<T>& update, T* parameters,
+            const T* gradients, T* moment1, T* moment2);
+  /// Dead and saturated units in the values of the same batch, of m examples.
+  void look_at_units(const Plan<T>& plan, Index m);
   /// Means over the steps since the last call.
   std::vector<LayerStatistics> take();
 
  private:
+  /// A run of parameters that is updated and measured while it is in the first-level cache.
+  struct Piece {
+    Index begin, size;
+    Index slot;                       ///< whose weights these are; -1 for biases
+    double gradient, weight, change;  ///< sums of squares
+  };
+  static constexpr Index kPieceSize = 4096;
+
   const Layout<T>& layout_;
+  std::vector<Piece> pieces_;
   std::vector<LayerStatistics> sums_, names_;
   Index steps_ = 0;
-  Buffer<T> parameters_, alive_;
+  Buffer<T> alive_;
 };
 
 }  // namespace dlcore

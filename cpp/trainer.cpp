@@ -283,10 +283,13 @@ bool Trainer<T>::run_step(Index epoch, Index step_in_epoch, ops::LossSums* sums)
     }
     const Update<T> update =
         ops::update_of<T>(options_.optimizer, learning_rate_, factor, state_.optimizer_step);
-    if (sampled) statistics_->before(parameters);
-    ops::optimizer_step(k, threads, update, parameters, gradients_.data(), moment1, moment2,
-                        layout_.size);
-    if (sampled) statistics_->after(plan_, gradients_.data(), parameters, m);
+    if (sampled) {
+      statistics_->step(k, threads, update, parameters, gradients_.data(), moment1, moment2);
+      statistics_->look_at_units(plan_, m);
+    } else {
+      ops::optimizer_step(k, threads, update, parameters, gradients_.data(), moment1, moment2,
+                          layout_.size);
+    }
   }
   ++state_.step;
   return true;
