@@ -39,6 +39,10 @@ def test_large_arrays_take_the_other_path(name, dtype, kernels):
         ("dense_backward", (1030, 33, 31)),
         ("dense_backward", (1600, 65, 31)),  # a second block long enough to be asked for
         ("dense_backward", (61, 130, 513)),
+        # Few examples: pairs and dots, with rows left over.
+        ("dense_backward", (7, 1601, 311)),
+        ("dense_backward", (8, 33, 21)),
+        ("dense_backward", (3, 1601, 311)),
         ("softmax", (257, 300)),
         ("cross_entropy_backward", (257, 300)),
         ("dropout_forward", (300, 65)),

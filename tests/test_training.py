@@ -331,6 +331,40 @@ def test_diverging_with_many_features(threads):
         np.testing.assert_array_equal(value, expected.parameters[name])
 
 
+@pytest.mark.parametrize("units", [1, 31, 32, 33, 65])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_made_in_two_parts_ends_in_every_activation(dtype, kind, units, kernels):
+    """One column, and a panel and two with one more or less."""
+    network = build([dlcore.Dense(units), ACTIVATIONS[kind], dlcore.Dense(3)], (1100,), dtype)
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((250, 1100)).astype(dtype), np.arange(250) % 3
+    optimizer = OPTIMIZERS["momentum"]
+    arguments = {"epochs": 1, "batch_size": len(x), "seed": 2}
+    (step,) = follow(network, x, y, optimizer=optimizer, bounds=Bounds(dtype), **arguments)
+    history = network.fit(x, y, optimizer=optimizer, **arguments)
+    assert_within(history.loss[0], step.loss.value, step.loss.error)
+    assert_parameters(network, step.parameters, dtype, 2e-3 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("count", [9, 40, 600])
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_beyond_the_caches_are_updated_as_others(dtype, name, count, kernels):
+    """Large layers ask ahead; a product with its update has the bits of the two, asking or not."""
+    if kernels == "reference":
+        pytest.skip("the plain loops ask for nothing")
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((count, 1500)).astype(dtype), np.arange(count) % 3
+    trained = []
+    for clip in (None, 1e30):
+        network = build([dlcore.Dense(1411), dlcore.ReLU(), dlcore.Dense(3)], (1500,), dtype)
+        arguments = {"epochs": 1, "batch_size": count, "seed": 2, "clip_norm": clip}
+        network.fit(x, y, optimizer=OPTIMIZERS[name], **arguments)
+        trained.append(bits(network))
+    assert trained[0] == trained[1]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ten_steps_one_by_one(name):
     """Epochs of one step: loss and parameters after each of them, in float64."""

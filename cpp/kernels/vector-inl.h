@@ -177,6 +177,13 @@ DLCORE_INLINE void exchange(Vec<T>& a, Vec<T>& b, int step) {
   b = high;
 }
 
+/// Elements 0 and 1 of p in turn.
+DLCORE_INLINE Vec<float> splat_pair(const float* p) {
+  double both;
+  __builtin_memcpy(&both, p, sizeof(both));
+  return bit_cast<Vec<float>>(splat(both));
+}
+
 /// xt[j,i] = x[i,j] for kLanes<T> rows and columns.
 template <class T>
 DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
@@ -185,20 +192,23 @@ DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
 #pragma GCC unroll 16
   for (int i = 0; i < kSide; ++i) row[i] = load(x + i * ldx);
 #if DLCORE_VECTOR_BYTES == 64
+  // Shuffles without a vector of indices: three times as fast as the stages below.
+  const auto low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  // Lane l, of 16 bytes, of quad[kQuad g + c] is column kQuad l + c of kQuad rows from kQuad g on.
+  constexpr int kQuad = kSide / 4;
+  __m512 quad[kSide];
   if constexpr (sizeof(T) == 4) {
-    // Shuffles without a vector of indices: three times as fast as the stages below.
-    __m512 pair[16], quad[16];
+    __m512 pair[16];
 #pragma GCC unroll 8
     for (int i = 0; i < 16; i += 2) {
       pair[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
       pair[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);
     }
-    const auto low = [](__m512 a, __m512 b) {
-      return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-    };
-    const auto high = [](__m512 a, __m512 b) {
-      return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
-    };
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i += 4) {
       quad[i] = low(pair[i], pair[i + 2]);
@@ -206,21 +216,30 @@ DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
       quad[i + 2] = low(pair[i + 1], pair[i + 3]);
       quad[i + 3] = high(pair[i + 1], pair[i + 3]);
     }
-    // Lane l of quad[4 g + c] is column 4 l + c of rows 4 g .. 4 g + 3.
+  } else {
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      const __m512 even0 = _mm512_shuffle_f32x4(quad[c], quad[4 + c], 0x88);
-      const __m512 odd0 = _mm512_shuffle_f32x4(quad[c], quad[4 + c], 0xdd);
-      const __m512 even1 = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], 0x88);
-      const __m512 odd1 = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], 0xdd);
-      store<T>(xt + c * ldt, _mm512_shuffle_f32x4(even0, even1, 0x88));
-      store<T>(xt + (4 + c) * ldt, _mm512_shuffle_f32x4(odd0, odd1, 0x88));
-      store<T>(xt + (8 + c) * ldt, _mm512_shuffle_f32x4(even0, even1, 0xdd));
-      store<T>(xt + (12 + c) * ldt, _mm512_shuffle_f32x4(odd0, odd1, 0xdd));
+    for (int i = 0; i < 8; i += 2) {
+      const __m512 first = _mm512_castpd_ps(row[i]), second = _mm512_castpd_ps(row[i + 1]);
+      quad[i] = low(first, second);
+      quad[i + 1] = high(first, second);
     }
-    return;
   }
-#endif
+#pragma GCC unroll 4
+  for (int c = 0; c < kQuad; ++c) {
+    const __m512* q = quad + c;
+    const __m512 even0 = _mm512_shuffle_f32x4(q[0], q[kQuad], 0x88);
+    const __m512 odd0 = _mm512_shuffle_f32x4(q[0], q[kQuad], 0xdd);
+    const __m512 even1 = _mm512_shuffle_f32x4(q[2 * kQuad], q[3 * kQuad], 0x88);
+    const __m512 odd1 = _mm512_shuffle_f32x4(q[2 * kQuad], q[3 * kQuad], 0xdd);
+    const auto put = [&](int l, __m512 v) {
+      store(xt + (kQuad * l + c) * ldt, bit_cast<Vec<T>>(v));
+    };
+    put(0, _mm512_shuffle_f32x4(even0, even1, 0x88));
+    put(1, _mm512_shuffle_f32x4(odd0, odd1, 0x88));
+    put(2, _mm512_shuffle_f32x4(even0, even1, 0xdd));
+    put(3, _mm512_shuffle_f32x4(odd0, odd1, 0xdd));
+  }
+#else
 #pragma GCC unroll 4
   for (int step = 1; step < kSide; step *= 2) {
 #pragma GCC unroll 16
@@ -230,6 +249,7 @@ DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kSide; ++i) store(xt + i * ldt, row[i]);
+#endif
 }
 
 /// Lane r, counted modulo R, is a part of the sum over the lanes of v[r].

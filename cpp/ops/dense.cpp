@@ -16,6 +16,8 @@ constexpr Index kMostTasks = 128;
 constexpr Index kLeastRows = 14;
 // A batch of fewer rows does not fill the vectors it would be the columns of.
 constexpr Index kFewRows = 12;
+// Inputs that a task of a gradient of so few rows has at least: it lays out all of dy first.
+constexpr Index kFewRowsInputs = 128;
 // A weight update of so many examples asks for what its next tile updates where the layer's
 // parameters and moments are more bytes than the caches of a core. Fewer examples are fewer steps
 // than there are lines to ask for, and slower for it.
@@ -95,7 +97,8 @@ void dense_input_gradient(const KernelsOf<T>& kernels, const K& products, int th
                           Index ldy, const DenseWeights<const T>& w,
                           const TransposedBatch<T>& scratch, bool add, T* dx, Index ldx, Index m) {
   const Index n = w.out_features, k = w.in_features;
-  const Cut cut(k, 1, 2 * m * n * k);
+  Cut cut(k, 1, 2 * m * n * k);
+  if (m <= kFewRows) cut.rows = std::min(cut.rows, std::max<Index>(1, k / kFewRowsInputs));
   const auto part_of = [&](Index task) { return part(task, cut.rows, k, kPanel<T>); };
   if (add || !transposes_batch(m, n, k)) {
     parallel_for(threads, cut.rows, [&](Index task) {
