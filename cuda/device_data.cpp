@@ -90,17 +90,19 @@ const DeviceData& SharedData::of(const Dataset& data, const Graph& graph, const 
   return shared_.emplace(key, upload(data, graph, loss, most, stream_)).first->second;
 }
 
+HostRows::HostRows(const RowsView& x, cudaStream_t stream)
+    : bytes_(static_cast<std::size_t>(x.rows * x.row_stride)), view_(x) {
+  copy(bytes_.data(), x.base, x.rows * x.row_stride, stream);
+  // Whatever failed before this copy, the sentence about the data is the better one.
+  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
+  view_.base = bytes_.data();
+  view_.on_device = false;
+}
+
 void refuse_device_data(const char* operation, const RowsView& x, const Index* rows, Index count,
                         cudaStream_t stream) {
   if (!x.on_device) refuse_not_finite(operation, x, rows, count);
-  RowsView host = x;
-  std::vector<std::byte> copied(static_cast<std::size_t>(x.rows * x.row_stride));
-  copy(copied.data(), x.base, x.rows * x.row_stride, stream);
-  // Whatever failed before this copy, the sentence about the data is the better one.
-  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
-  host.base = copied.data();
-  host.on_device = false;
-  refuse_not_finite(operation, host, rows, count);
+  refuse_not_finite(operation, HostRows(x, stream).view(), rows, count);
 }
 
 }  // namespace dlcore::cuda
