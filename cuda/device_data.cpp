@@ -8,6 +8,13 @@
 #include "trainer.h"
 
 namespace dlcore::cuda {
+namespace {
+
+void wait_for_data(cudaStream_t stream) {
+  check_cuda(cudaStreamSynchronize(stream), "the data cannot be sent");
+}
+
+}  // namespace
 
 void pack_rows(const RowsView& x, const Index* rows, Index first, Index count, std::byte* to) {
   const Index size = item_size(x.dtype);
@@ -31,13 +38,14 @@ void upload_rows(const RowsView& x, Index first, Index count, std::byte* to, cud
     copy(to, x.base + first * x.row_stride, count * bytes, stream);
     return;
   }
-  // In pieces that stay in the host's cache; the copy takes pageable memory before it returns.
+  // In pieces that stay in the host's cache.
   const Index piece = std::max<Index>(1, (Index{1} << 22) / std::max<Index>(bytes, 1));
   std::vector<std::byte> packed(static_cast<std::size_t>(std::min(piece, count) * bytes));
   for (Index at = 0; at < count; at += piece) {
     const Index some = std::min(piece, count - at);
     pack_rows(x, nullptr, first + at, some, packed.data());
     copy(to + at * bytes, packed.data(), some * bytes, stream);
+    wait_for_data(stream);  // before the next piece takes its place
   }
 }
 
@@ -78,6 +86,7 @@ DeviceData upload(const Dataset& data, const Graph& graph, const ops::Loss& loss
   copy(d.values.data(), static_cast<const float*>(data.values), d.values.size(), stream);
   d.weight.resize(data.weight == nullptr ? 0 : data.x.rows);
   copy(d.weight.data(), data.weight, d.weight.size(), stream);
+  if (rows > 0) wait_for_data(stream);  // our own copy of the labels goes
   return d;
 }
 

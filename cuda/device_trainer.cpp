@@ -275,6 +275,7 @@ void DeviceTrainer<S>::settle_in() {
   }
   copy(source_.data(), sources.data(), networks(), stream_);
   copy(step_state_.data(), states.data(), networks(), stream_);
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
 }
 
 template <class S>
