@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <numeric>
+#include <string>
 #include <utility>
 
 #include "check.h"
+#include "random.h"
 
 namespace dlcore {
-namespace {
-
-// Ctrl-C must be answered within 100 ms, callbacks need no more.
-constexpr double kCallSeconds = 0.05;
-
-}  // namespace
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -26,6 +22,16 @@ Epochs::Epochs(const FitOptions& options, Index examples, Index steps_per_epoch,
       last_call_(now()),
       next_checkpoint_(last_call_ + options.checkpoint_seconds) {
   result_.engine = engine;
+}
+
+void Epochs::order(Index step, Index* rows) const {
+  if (options_.rows == nullptr) {
+    std::iota(rows, rows + examples_, Index{0});
+  } else {
+    std::copy_n(options_.rows, examples_, rows);
+  }
+  if (!options_.shuffle) return;
+  philox::shuffle(options_.seed, static_cast<std::uint64_t>(step), rows, examples_);
 }
 
 void Epochs::begin() { begun_ = now(); }

@@ -2,7 +2,7 @@
 
 #include <functional>
 #include <limits>
-#include <string>
+#include <utility>
 
 #include "network.h"
 
@@ -10,6 +10,9 @@ namespace dlcore {
 
 /// Seconds of a clock that only goes forward.
 double now();
+
+/// Seconds between calls of progress: Ctrl-C must be answered within 100 ms, and nobody needs more.
+inline constexpr double kCallSeconds = 0.05;
 
 /// How a fit goes from epoch to epoch, whatever trains it: its history, early stopping, callbacks,
 /// checkpoints, and where it ends when its loss is no longer finite.
@@ -21,13 +24,15 @@ class Epochs {
   bool go_on() const { return current_ < options_.epochs && result_.stop == Stop::completed; }
   Index current() const { return current_; }
 
+  /// The examples in the order of an epoch that begins at this step of the network's life.
+  void order(Index step, Index* rows) const;
   /// Starts the clock of an epoch.
   void begin();
   /// Learning rate of a step of an epoch.
   double learning_rate(Index epoch, Index step) const {
     return options_.schedule.at(epoch * steps_per_epoch_ + step, steps_per_epoch_, options_.epochs);
   }
-  /// Calls on_progress, at most every 50 ms.
+  /// Calls on_progress, at most every kCallSeconds.
   void report(Index epoch, Index steps_done);
 
   /// What the epoch that has been running since begin() is recorded with.

@@ -9,10 +9,10 @@
 #include <thread>
 #include <utility>
 
+#include "epochs.h"
+
 namespace dlcore {
 namespace {
-
-constexpr auto kCallTime = std::chrono::milliseconds(50);
 
 /// Stops a member between two steps when the whole fleet is to stop.
 struct Cancelled {};
@@ -92,7 +92,7 @@ std::vector<FitResult> train_fleet(std::vector<Member>& members, Call& call,
   Index finished = 0;
   std::unique_lock lock(shared.mutex);
   while (shared.running > 0 || !shared.finished.empty()) {
-    shared.changed.wait_for(lock, kCallTime,
+    shared.changed.wait_for(lock, std::chrono::duration<double>(kCallSeconds),
                             [&] { return shared.running == 0 || !shared.finished.empty(); });
     // Others have ended, or gave their threads back in vain.
     while (shared.running > 0 && shared.next.load() < order.size() && call.take_thread()) {

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::int32_t kCuda = 2, kCudaManaged = 13;
 constexpr std::uint8_t kInt = 0, kUnsigned = 1, kFloat = 2;
+constexpr std::uint64_t kReadOnly = 1;
 
 struct DLTensor {
   void* data;
@@ -130,6 +131,7 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
   check_type(versioned || PyCapsule_IsValid(raw, "dltensor") != 0, operation, ": ", name,
              " gives no DLPack capsule");
   DLTensor* tensor = nullptr;
+  bool read_only = false;  // what the older version cannot say, it may not give away
   std::shared_ptr<void> owner;
   if (versioned) {
     auto* managed =
@@ -138,6 +140,7 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
                ", and dlcore knows version 1");
     PyCapsule_SetName(raw, "used_dltensor_versioned");
     tensor = &managed->tensor;
+    read_only = (managed->flags & kReadOnly) != 0;
     owner = {managed, [](void* held) {
                const py::gil_scoped_acquire acquire;
                auto* m = static_cast<DLManagedTensorVersioned*>(held);
@@ -162,8 +165,12 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
   check_contiguous(operation, name, shape, tensor->strides);
   const DeviceScope scope(tensor->device_id);
   wait_for(nullptr);
-  return {type, shape, tensor->device_id,
-          static_cast<std::byte*>(tensor->data) + tensor->byte_offset, owner};
+  return {type,
+          shape,
+          tensor->device_id,
+          static_cast<std::byte*>(tensor->data) + tensor->byte_offset,
+          read_only,
+          owner};
 }
 
 DeviceArray from_interface(const py::object& array, const char* operation, const char* name) {
@@ -177,8 +184,8 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
     for (Index& stride : strides) stride /= item_bytes(type);
     check_contiguous(operation, name, shape, strides.data());
   }
-  void* const data =
-      reinterpret_cast<void*>(given["data"].cast<py::tuple>()[0].cast<std::uintptr_t>());
+  const auto place = given["data"].cast<py::tuple>();
+  void* const data = reinterpret_cast<void*>(place[0].cast<std::uintptr_t>());
   int device = 0;
   if (data != nullptr) {
     cudaPointerAttributes attributes{};
@@ -198,7 +205,7 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
     const py::gil_scoped_acquire acquire;
     py::handle(static_cast<PyObject*>(held)).dec_ref();
   });
-  return {type, shape, device, data, owner};
+  return {type, shape, device, data, place[1].cast<bool>(), owner};
 }
 
 // --- Our own arrays out --------------------------------------------------------------------------
@@ -248,6 +255,7 @@ py::capsule to_dlpack(const DeviceArray& array, const py::object&, const py::obj
   if (versioned) {
     auto* exported = export_array<DLManagedTensorVersioned>(array);
     exported->managed.major = 1;
+    exported->managed.flags = array.read_only() ? kReadOnly : 0;
     return py::capsule(&exported->managed, "dltensor_versioned", [](PyObject* capsule) {
       if (PyCapsule_IsValid(capsule, "dltensor_versioned") == 0) return;
       auto* m = static_cast<DLManagedTensorVersioned*>(
@@ -255,6 +263,8 @@ py::capsule to_dlpack(const DeviceArray& array, const py::object&, const py::obj
       m->deleter(m);
     });
   }
+  check_type(!array.read_only(), "__dlpack__: this array is read-only, which versions below 1.0 ",
+             "cannot say; its numpy() copies it");
   auto* exported = export_array<DLManagedTensor>(array);
   return py::capsule(&exported->managed, "dltensor", [](PyObject* capsule) {
     if (PyCapsule_IsValid(capsule, "dltensor") == 0) return;
@@ -267,7 +277,7 @@ py::dict interface_of(const DeviceArray& array) {
   py::dict d;
   d["shape"] = py::tuple(py::cast(array.shape()));
   d["typestr"] = row_of(array.type()).typestr;
-  d["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(array.data()), false);
+  d["data"] = py::make_tuple(reinterpret_cast<std::uintptr_t>(array.data()), array.read_only());
   d["strides"] = py::none();
   d["version"] = 3;
   return d;

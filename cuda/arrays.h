@@ -23,14 +23,22 @@ class DeviceArray {
   /// New memory on a device, its contents undefined.
   DeviceArray(ItemType type, Shape shape, int device);
   /// Somebody else's, held by `owner` for as long as it is needed.
-  DeviceArray(ItemType type, Shape shape, int device, void* data, std::shared_ptr<void> owner)
-      : type_(type), shape_(std::move(shape)), device_(device), data_(data), owner_(owner) {}
+  DeviceArray(ItemType type, Shape shape, int device, void* data, bool read_only,
+              std::shared_ptr<void> owner)
+      : type_(type),
+        shape_(std::move(shape)),
+        device_(device),
+        data_(data),
+        read_only_(read_only),
+        owner_(owner) {}
 
   ItemType type() const { return type_; }
   const Shape& shape() const { return shape_; }
   int device() const { return device_; }
   Index size() const;
   void* data() const { return data_; }
+  /// Whether its owner says that nobody may write to it.
+  bool read_only() const { return read_only_; }
   const std::shared_ptr<void>& owner() const { return owner_; }
 
   template <class T>
@@ -43,6 +51,7 @@ class DeviceArray {
   Shape shape_;
   int device_;
   void* data_ = nullptr;
+  bool read_only_ = false;
   std::shared_ptr<void> owner_;
 };
 

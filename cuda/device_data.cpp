@@ -8,6 +8,13 @@
 #include "trainer.h"
 
 namespace dlcore::cuda {
+namespace {
+
+void wait_for_data(cudaStream_t stream) {
+  check_cuda(cudaStreamSynchronize(stream), "the data cannot be sent");
+}
+
+}  // namespace
 
 void pack_rows(const RowsView& x, const Index* rows, Index first, Index count, std::byte* to) {
   const Index size = item_size(x.dtype);
@@ -31,13 +38,14 @@ void upload_rows(const RowsView& x, Index first, Index count, std::byte* to, cud
     copy(to, x.base + first * x.row_stride, count * bytes, stream);
     return;
   }
-  // In pieces that stay in the host's cache; the copy takes pageable memory before it returns.
+  // In pieces that stay in the host's cache.
   const Index piece = std::max<Index>(1, (Index{1} << 22) / std::max<Index>(bytes, 1));
   std::vector<std::byte> packed(static_cast<std::size_t>(std::min(piece, count) * bytes));
   for (Index at = 0; at < count; at += piece) {
     const Index some = std::min(piece, count - at);
     pack_rows(x, nullptr, first + at, some, packed.data());
     copy(to + at * bytes, packed.data(), some * bytes, stream);
+    wait_for_data(stream);  // before the next piece takes its place
   }
 }
 
@@ -78,6 +86,7 @@ DeviceData upload(const Dataset& data, const Graph& graph, const ops::Loss& loss
   copy(d.values.data(), static_cast<const float*>(data.values), d.values.size(), stream);
   d.weight.resize(data.weight == nullptr ? 0 : data.x.rows);
   copy(d.weight.data(), data.weight, d.weight.size(), stream);
+  if (rows > 0) wait_for_data(stream);  // our own copy of the labels goes
   return d;
 }
 
@@ -90,17 +99,19 @@ const DeviceData& SharedData::of(const Dataset& data, const Graph& graph, const 
   return shared_.emplace(key, upload(data, graph, loss, most, stream_)).first->second;
 }
 
+HostRows::HostRows(const RowsView& x, cudaStream_t stream)
+    : bytes_(static_cast<std::size_t>(x.rows * x.row_stride)), view_(x) {
+  copy(bytes_.data(), x.base, x.rows * x.row_stride, stream);
+  // Whatever failed before this copy, the sentence about the data is the better one.
+  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
+  view_.base = bytes_.data();
+  view_.on_device = false;
+}
+
 void refuse_device_data(const char* operation, const RowsView& x, const Index* rows, Index count,
                         cudaStream_t stream) {
   if (!x.on_device) refuse_not_finite(operation, x, rows, count);
-  RowsView host = x;
-  std::vector<std::byte> copied(static_cast<std::size_t>(x.rows * x.row_stride));
-  copy(copied.data(), x.base, x.rows * x.row_stride, stream);
-  // Whatever failed before this copy, the sentence about the data is the better one.
-  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
-  host.base = copied.data();
-  host.on_device = false;
-  refuse_not_finite(operation, host, rows, count);
+  refuse_not_finite(operation, HostRows(x, stream).view(), rows, count);
 }
 
 }  // namespace dlcore::cuda

@@ -49,6 +49,19 @@ class SharedData {
   std::map<Key, DeviceData> shared_;
 };
 
+/// The rows of a view of the device, copied to the host.
+class HostRows {
+ public:
+  HostRows(const RowsView& x, cudaStream_t stream);
+  HostRows(const HostRows&) = delete;
+  HostRows& operator=(const HostRows&) = delete;
+  const RowsView& view() const { return view_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  RowsView view_;
+};
+
 /// Throws as refuse_not_finite, for data that may lie on the device.
 [[noreturn]] void refuse_device_data(const char* operation, const RowsView& x, const Index* rows,
                                      Index count, cudaStream_t stream);

@@ -22,8 +22,6 @@ namespace {
 constexpr std::size_t kFewest = 8;
 // A group has as many: what the device can hold, and its grids allow.
 constexpr std::size_t kMostTogether = 1024;
-// Progress is told as often.
-constexpr double kCallSeconds = 0.05;
 
 /// The engine asked for by name, or nothing.
 std::string engine_asked_for() {

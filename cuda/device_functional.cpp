@@ -28,10 +28,17 @@ DeviceArray argument(const py::object& given, const char* operation, const char*
   return array;
 }
 
+/// One that is written to.
+DeviceArray writable(const py::object& given, const char* operation, const char* name) {
+  DeviceArray array = argument(given, operation, name);
+  check(!array.read_only(), operation, ": ", name, " is read-only");
+  return array;
+}
+
 /// `out` if given and fitting, else a new array.
 DeviceArray result(const py::object& out, const Shape& shape, int device, const char* operation) {
   if (out.is_none()) return {ItemType::float32, shape, device};
-  DeviceArray array = argument(out, operation, "out");
+  DeviceArray array = writable(out, operation, "out");
   check(array.shape() == shape, operation, ": out must be ", shape, ", found ", array.shape());
   return array;
 }
@@ -299,12 +306,12 @@ void optimizer_step(const char* operation, const ops::Optimizer& optimizer,
                     const py::object& parameter, const py::object& gradient,
                     const std::vector<std::pair<const char*, py::object>>& states,
                     double learning_rate, Index step) {
-  const DeviceArray w = argument(parameter, operation, "parameter");
+  const DeviceArray w = writable(parameter, operation, "parameter");
   const DeviceArray dw = argument(gradient, operation, "gradient");
   functional::check_same_shape(operation, "parameter", w.shape(), "gradient", dw.shape());
   std::vector<DeviceArray> kept;
   for (const auto& [name, state] : states) {
-    kept.push_back(argument(state, operation, name));
+    kept.push_back(writable(state, operation, name));
     functional::check_same_shape(operation, "parameter", w.shape(), name, kept.back().shape());
   }
   const auto used = [&](std::size_t i) {

@@ -32,9 +32,9 @@ void DevicePass<S>::begin(const Call& call) {
     weights_.stored = rounded_.data();
   }
   const Index batch = plan_.batch();
-  std::vector<StepInput> table(static_cast<std::size_t>(count()));
+  host_table_.assign(static_cast<std::size_t>(count()), {});
   for (Index i = 0; i < count(); ++i) {
-    StepInput& input = table[static_cast<std::size_t>(i)];
+    StepInput& input = host_table_[static_cast<std::size_t>(i)];
     input.begin = i * batch;
     input.x_begin = d.x == nullptr ? 0 : i * batch;
     input.first_row = i * batch;
@@ -44,15 +44,15 @@ void DevicePass<S>::begin(const Call& call) {
     input.number = i;
   }
   table_.resize(count());
-  copy(table_.data(), table.data(), table_.size(), stream);
-  const StepState state;
-  copy(state_.data(), &state, 1, stream);
-  Source source = d.source(nullptr, call.seed);
+  copy(table_.data(), host_table_.data(), table_.size(), stream);
+  host_state_ = {};
+  copy(state_.data(), &host_state_, 1, stream);
+  host_source_ = d.source(nullptr, call.seed);
   if (d.x == nullptr) {
     chunk_.resize(batch * d.view.features * item_size(d.view.dtype));
-    source.x = chunk_.data();
+    host_source_.x = chunk_.data();
   }
-  copy(source_.data(), &source, 1, stream);
+  copy(source_.data(), &host_source_, 1, stream);
 }
 
 template <class S>

@@ -54,6 +54,10 @@ class DevicePass final : public KeptPass {
  private:
   const Graph* graph_;
   bool trains_;
+  // What begin() copies to the device, which may read it until wait(); freed after what is there.
+  std::vector<StepInput> host_table_;
+  StepState host_state_;
+  Source host_source_;
   DevicePlan<S> plan_;
   DeviceMemory<Bf16> rounded_;  ///< the weights
   DeviceMemory<StepState> state_;

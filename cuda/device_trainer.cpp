@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <type_traits>
 #include <utility>
 
 #include "check.h"
-#include "random.h"
 #include "statistics.h"
 
 namespace dlcore::cuda {
@@ -73,7 +71,9 @@ Trainee::Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& 
       epochs(options, examples, steps_per_epoch, number.has_value() ? "group" : "graph"),
       weight(data.weight == nullptr ? 0 : data.x.rows),
       order(examples),
-      pinned_order(examples) {
+      pinned_order(examples),
+      order_of_epoch(static_cast<std::size_t>(examples)),
+      next_order(options.shuffle ? order_of_epoch.size() : 0) {
   check(data.x.rows <= Index{1} << 32, "fit: ", data.x.rows,
         " examples are more than the 2**32 that one fit on a GPU can order");
   if (options.early_stopping.has_value() && options.early_stopping->restore_best) {
@@ -81,23 +81,12 @@ Trainee::Trainee(DeviceNetwork& network, const Dataset& data, const FitOptions& 
   }
 }
 
-void Trainee::shuffle(std::vector<Index>* into, Index step) const {
-  into->resize(static_cast<std::size_t>(examples));
-  if (options.rows == nullptr) {
-    std::iota(into->begin(), into->end(), Index{0});
-  } else {
-    std::copy_n(options.rows, examples, into->begin());
-  }
-  if (!options.shuffle) return;
-  philox::shuffle(options.seed, static_cast<std::uint64_t>(step), into->data(), examples);
-}
-
 void Trainee::order_epoch() {
   if (next_order_step == state.step) {
     std::swap(order_of_epoch, next_order);
     next_order_step = -1;
   } else {
-    shuffle(&order_of_epoch, state.step);
+    epochs.order(state.step, order_of_epoch.data());
   }
   std::transform(order_of_epoch.begin(), order_of_epoch.end(), pinned_order.data(),
                  [](Index row) { return static_cast<std::uint32_t>(row); });
@@ -106,7 +95,7 @@ void Trainee::order_epoch() {
 void Trainee::order_next(Index steps) {
   if (!options.shuffle) return;
   next_order_step = state.step + steps;
-  shuffle(&next_order, next_order_step);
+  epochs.order(next_order_step, next_order.data());
 }
 
 StepInput Trainee::input(Index step_in_epoch, double width) const {
@@ -286,6 +275,7 @@ void DeviceTrainer<S>::settle_in() {
   }
   copy(source_.data(), sources.data(), networks(), stream_);
   copy(step_state_.data(), states.data(), networks(), stream_);
+  check_cuda(cudaStreamSynchronize(stream_), "the work on the GPU failed");
 }
 
 template <class S>

@@ -63,9 +63,6 @@ struct Trainee {
   Index done = 0;       ///< steps of it that have been done
   StepState reached;    ///< what they have left
   double learning_rate = 0;
-
- private:
-  void shuffle(std::vector<Index>* into, Index step) const;
 };
 
 /// Steps one network through a dataset on the GPU, or several beside each other: what

@@ -207,10 +207,11 @@ Product Product::make(const Shape& s) {
   const auto choose = [&] {
     const int status = call.MatmulAlgoGetHeuristic(handle(), p.description_, p.a_, p.b_, p.d_, p.d_,
                                                    chosen.preference, 1, &heuristic, &found);
+    const bool offered = status == kSuccess && found > 0 && heuristic.status == kSuccess;
     // Whatever it answers to an epilogue that it does not offer, there is another way.
-    if (s.epilogue != Epilogue::none && (status != kSuccess || found == 0)) return false;
+    if (s.epilogue != Epilogue::none && !offered) return false;
     check_lt(status, "cannot choose an algorithm");
-    check_state(found > 0, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
+    check_state(offered, "cuda: cuBLASLt has no product for m ", s.m, ", n ", s.n, ", k ", s.k);
     p.algorithm_ = heuristic.algorithm;
     return true;
   };

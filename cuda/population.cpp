@@ -1,34 +1,27 @@
 #include "population.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
+#include <limits>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <tuple>
+#include <utility>
 
 #include "check.h"
 #include "device_network.h"
+#include "epochs.h"
 #include "ops/gather.h"
 #include "population_launch.h"
 #include "population_plan.h"
-#include "random.h"
 #include "trainer.h"
 
 namespace dlcore::cuda {
 
 namespace {
 
-// Ctrl-C must be answered within 100 ms, callbacks need no more.
-constexpr double kCallSeconds = 0.05;
 // Launches take this long, so that their start costs little and Ctrl-C is answered.
 constexpr double kShortLaunch = 0.005, kLongLaunch = 0.02;
 constexpr int kFirstSteps = 16, kMostSteps = 1 << 16;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 DeviceNetwork& device_network(const Member& member) {
   return static_cast<DeviceNetwork&>(*member.network);
@@ -68,10 +61,6 @@ std::vector<PopulationDense> chain_of(const Graph& graph, std::string* why) {
   return chain;
 }
 
-Index examples_of(const Member& member) {
-  return member.options.rows == nullptr ? member.data.x.rows : member.options.row_count;
-}
-
 /// Where the network goes on the current device.
 PopulationLayout layout_of(const Member& member, const DeviceInfo& device, std::string* why) {
   const std::vector<PopulationDense> chain = chain_of(member.network->graph(), why);
@@ -81,9 +70,8 @@ PopulationLayout layout_of(const Member& member, const DeviceInfo& device, std::
     return device.major >= 9 &&
            active_population_clusters({precision, cluster, threads, bytes}) > 0;
   };
-  const Index batch = std::min(member.options.batch_size, examples_of(member));
-  return population_layout(chain, batch, member.options.optimizer.states(), device.shared_memory,
-                           runs, why);
+  return population_layout(chain, member.options.batch(member.data),
+                           member.options.optimizer.states(), device.shared_memory, runs, why);
 }
 
 PopulationLoss loss_of(const ops::Loss& loss) {
@@ -95,29 +83,6 @@ PopulationLoss loss_of(const ops::Loss& loss) {
   }
   return PopulationLoss::mse;
 }
-
-/// Datasets on the device; members that were given the same arrays share them.
-class Data {
- public:
-  explicit Data(cudaStream_t stream) : stream_(stream) {}
-
-  const DeviceData& of(const Dataset& data, const Graph& graph, const ops::Loss& loss) {
-    const Key key{data.x.base, data.x.rows, data.x.columns, data.x.row_stride,
-                  data.labels, data.values, data.weight,    data.input_scale};
-    auto found = shared_.find(key);
-    if (found == shared_.end()) {
-      const Index all = std::numeric_limits<Index>::max();
-      found = shared_.emplace(key, upload(data, graph, loss, all, stream_)).first;
-    }
-    return found->second;
-  }
-
- private:
-  using Key = std::tuple<const void*, Index, std::vector<Index>, Index, const void*, const void*,
-                         const void*, double>;
-  cudaStream_t stream_;
-  std::map<Key, DeviceData> shared_;
-};
 
 void describe_data(const DeviceData& data, PopulationNetwork* net) {
   net->x = data.x;
@@ -141,12 +106,11 @@ Index copies_of(const Member& member) {
 
 /// Device memory for a network, what is kept of it, and the order and learning rates of an epoch.
 Index bytes_of(const Member& member) {
-  const Index examples = examples_of(member);
-  const Index batch = std::min(member.options.batch_size, examples);
+  const FitOptions& options = member.options;
   const Index arena = device_network(member).layout().size * static_cast<Index>(sizeof(float));
   return (arenas_of(member) + copies_of(member)) * arena +
-         examples * static_cast<Index>(sizeof(int)) +
-         (examples + batch - 1) / batch * static_cast<Index>(sizeof(PopulationRate));
+         options.examples(member.data) * static_cast<Index>(sizeof(int)) +
+         options.steps_per_epoch(member.data) * static_cast<Index>(sizeof(PopulationRate));
 }
 
 /// Parameters, moments and counters at one point.
@@ -159,22 +123,20 @@ struct Snapshot {
 class Runner {
  public:
   Runner(std::size_t index, Member& member, const PopulationLayout& layout, const DeviceData& data,
-         const DeviceData* validation, FitResult* result)
+         const DeviceData* validation)
       : index_(index),
         member_(member),
         options_(member.options),
         network_(device_network(member)),
         training_(network_, options_.optimizer),
         state_(network_.state()),
-        result_(result),
         layout_(layout),
-        examples_(examples_of(member)),
-        batch_(layout.network.batch),
-        steps_per_epoch_((examples_ + batch_ - 1) / batch_),
+        examples_(options_.examples(member.data)),
+        batch_(options_.batch(member.data)),
+        steps_per_epoch_(options_.steps_per_epoch(member.data)),
+        epochs_(options_, examples_, steps_per_epoch_, "population"),
         last_(steps_per_epoch_),
         validates_(validation != nullptr) {
-    *result_ = {};
-    result_->engine = "population";
     PopulationNetwork& net = layout_.network;
     for (int i = 0; i < net.layers; ++i) {
       const DeviceSlot& slot = network_.layout().slots[static_cast<std::size_t>(i)];
@@ -208,7 +170,7 @@ class Runner {
   }
 
   std::size_t index() const { return index_; }
-  bool active() const { return epoch_ < options_.epochs && result_->stop == Stop::completed; }
+  bool active() const { return epochs_.go_on(); }
   bool epoch_ended() const { return done_ == steps_per_epoch_; }
   bool validates() const { return validates_; }
   bool stopped() const { return stopped_; }
@@ -237,104 +199,62 @@ class Runner {
     done_ += r.steps;
     state_.step += r.steps;
     state_.optimizer_step += r.steps;
-    if (r.steps > 0) {
-      learning_rate_ = options_.schedule.at(epoch_ * steps_per_epoch_ + done_ - 1, steps_per_epoch_,
-                                            options_.epochs);
-    }
+    if (r.steps > 0) learning_rate_ = epochs_.learning_rate(epoch_, done_ - 1);
     finite_ = r.finite != 0;
     stopped_ = r.steps < asked_ || (epoch_ended() && !finite_);
   }
 
   /// Ends the epoch with what the validation has left, and begins the next one or stops.
   void end_epoch(const PopulationResult* validation, cudaStream_t stream) {
-    EpochRecord record = this->record();
-    record.loss = sums_.mean_loss();
-    const bool counts = options_.loss.kind == ops::LossKind::cross_entropy ||
-                        options_.loss.kind == ops::LossKind::binary_cross_entropy;
-    if (counts) record.accuracy = sums_.mean_correct();
-    double watched = record.loss;
+    ops::LossSums sums;
     if (validation != nullptr) {
       const bool whole = validation->steps == validation_.steps;
-      const ops::LossSums sums{validation->loss, validation->correct, validation->weight};
-      record.val_loss = watched = whole ? sums.mean_loss() : kNone;
-      if (counts) record.val_accuracy = whole ? sums.mean_correct() : kNone;
+      sums = {whole ? validation->loss : kNone, whole ? validation->correct : kNone,
+              whole ? validation->weight : 1};
     }
-    result_->epochs.push_back(record);
-    if (options_.early_stopping) watch(watched, stream);
-    if (options_.on_epoch && !options_.on_epoch(record) && result_->stop == Stop::completed) {
-      result_->stop = Stop::callback;
-      result_->message = "fit: stopped by on_epoch";
-    }
-    ++epoch_;
+    epochs_.end(epochs_.record(learning_rate_), sums_, validation == nullptr ? nullptr : &sums,
+                [&] { copy(best_, state_.parameters.data(), state_.parameters.size(), stream); });
+    epoch_ = epochs_.current();
     done_ = 0;
   }
 
   /// After the last epoch.
-  void finish(cudaStream_t stream) {
-    if (best_ == nullptr || result_->best_epoch < 0) return;
-    copy(state_.parameters.data(), best_, state_.parameters.size(), stream);
-    check_cuda(cudaStreamSynchronize(stream), "the weights cannot be taken back");
+  FitResult finish(cudaStream_t stream) {
+    if (epochs_.kept_best()) {
+      copy(state_.parameters.data(), best_, state_.parameters.size(), stream);
+      check_cuda(cudaStreamSynchronize(stream), "the weights cannot be taken back");
+    }
+    return epochs_.take_result();
   }
 
-  /// Ends the fit at the last weights that gave a finite loss, as cpp/trainer.cpp does: those of
-  /// the snapshot and the steps since then once more. `run` takes this runner some steps on.
+  /// Ends the fit at the last weights that gave a finite loss. `run` takes this runner some steps
+  /// on.
   template <class Run>
   void diverge(cudaStream_t stream, Run run) {
-    const EpochRecord record = this->record();
-    const std::string where =
-        sentence("fit: the loss is no longer finite at step ", done_ + 1, " of epoch ", epoch_ + 1,
-                 " (learning rate ", learning_rate_, "); ");
+    EpochRecord record = epochs_.record(learning_rate_);
     refuse_bad_data(stream);
-    const Index all_steps = epoch_ * steps_per_epoch_ + done_;
-    Index epoch = epoch_, steps = done_;
-    if (steps == 0 && epoch > 0) {
-      --epoch;
-      steps = steps_per_epoch_;
-      std::swap(start_, before_);
-    }
-    Index kept = all_steps;
-    if (all_steps > 1 || !finite_) {
-      do {
-        steps = std::max<Index>(steps - 1, 0);
-        if (all_steps == 0) break;
-        restore(stream);
-        epoch_ = epoch;
-        done_ = 0;
-        last_ = steps;
-        finite_ = true;
-        for (bool moved = true; moved && done_ < last_;) {
-          const Index before = done_;
-          run();
-          moved = done_ > before;
-        }
-      } while (steps > 0 && !finite_);
-      kept = epoch * steps_per_epoch_ + steps;
-    }
-    result_->stop = Stop::diverged;
-    result_->message =
-        sentence(where, "the weights are those after ", kept, " of ", all_steps,
-                 " steps; try a smaller learning rate, clip_norm=1.0 or standardised data");
-    result_->epochs.push_back(record);
+    const auto replay = [&](Index epoch, Index steps) {
+      // Its first loss was not finite, so it is the epoch before that goes on.
+      if (epoch != epoch_) std::swap(start_, before_);
+      restore(stream);
+      epoch_ = epoch;
+      done_ = 0;
+      last_ = steps;
+      finite_ = true;
+      for (bool moved = true; moved && done_ < last_;) {
+        const Index before = done_;
+        run();
+        moved = done_ > before;
+      }
+    };
+    epochs_.diverge(std::move(record), done_, [&] { return finite_; }, replay);
   }
 
-  void report_progress() {
-    if (!options_.on_progress || now() - last_call_ < kCallSeconds) return;
-    last_call_ = now();
-    options_.on_progress(epoch_, done_, steps_per_epoch_);
-  }
+  void report_progress() { epochs_.report(epoch_, done_); }
 
  private:
-  EpochRecord record() const {
-    EpochRecord record;
-    record.epoch = epoch_;
-    record.learning_rate = learning_rate_;
-    record.seconds = now() - begun_;
-    record.examples_per_second = static_cast<double>(examples_) / std::max(record.seconds, 1e-9);
-    return record;
-  }
-
   void begin_epoch(cudaStream_t stream) {
-    begun_ = now();
+    epochs_.begin();
     sums_ = {};
     std::swap(start_, before_);
     start_.step = state_.step;
@@ -346,22 +266,12 @@ class Runner {
   /// Order and learning rates of the epoch that begins at the network's present step.
   void upload_epoch(cudaStream_t stream) {
     std::vector<Index> order(static_cast<std::size_t>(examples_));
-    if (options_.rows == nullptr) {
-      std::iota(order.begin(), order.end(), Index{0});
-    } else {
-      std::copy_n(options_.rows, examples_, order.begin());
-    }
-    if (options_.shuffle) {
-      philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order.data(),
-                      examples_);
-    }
+    epochs_.order(state_.step, order.data());
     std::transform(order.begin(), order.end(), host_order_.data(),
                    [](Index row) { return static_cast<int>(row); });
     for (Index i = 0; i < steps_per_epoch_; ++i) {
-      const double rate =
-          options_.schedule.at(epoch_ * steps_per_epoch_ + i, steps_per_epoch_, options_.epochs);
-      const Update<float> u =
-          ops::update_of<float>(options_.optimizer, rate, 1, state_.optimizer_step + i + 1);
+      const Update<float> u = ops::update_of<float>(
+          options_.optimizer, epochs_.learning_rate(epoch_, i), 1, state_.optimizer_step + i + 1);
       host_rates_.data()[i] = {u.learning_rate, u.step_size, u.inverse_root, u.decay};
     }
     copy(order_.data(), host_order_.data(), examples_, stream);
@@ -386,23 +296,6 @@ class Runner {
     state_.optimizer_step = start_.optimizer_step;
   }
 
-  void watch(double watched, cudaStream_t stream) {
-    const EarlyStopping& early = *options_.early_stopping;
-    // min_delta decides about patience; the best weights are the best of all.
-    waited_ = watched < best_loss_ - early.min_delta ? 0 : waited_ + 1;
-    if (watched < best_loss_) {
-      best_loss_ = watched;
-      result_->best_epoch = epoch_;
-      if (best_ != nullptr) {
-        copy(best_, state_.parameters.data(), state_.parameters.size(), stream);
-      }
-    }
-    if (waited_ >= early.patience) {
-      result_->stop = Stop::early_stopping;
-      result_->message = sentence("fit: no improvement in ", early.patience, " epochs");
-    }
-  }
-
   /// A loss that is not finite may come from data on the device, which nobody has looked through.
   void refuse_bad_data(cudaStream_t stream);
 
@@ -412,10 +305,10 @@ class Runner {
   DeviceNetwork& network_;
   const DeviceNetwork::Training training_;
   DeviceState& state_;
-  FitResult* result_;
   PopulationLayout layout_;
   PopulationNetwork validation_{};
   const Index examples_, batch_, steps_per_epoch_;
+  Epochs epochs_;
   Index last_;  ///< step of the epoch before which to stop
   const bool validates_;
   DeviceMemory<float> memory_;  ///< of the snapshots and of the best parameters
@@ -425,29 +318,22 @@ class Runner {
   DeviceMemory<PopulationRate> rates_;
   PinnedMemory<int> host_order_;
   PinnedMemory<PopulationRate> host_rates_;
-  Index epoch_ = 0, done_ = 0;
+  Index epoch_ = 0, done_ = 0;  ///< the epoch that it runs, and steps of it that have been done
   int asked_ = 0;
   bool stopped_ = false, finite_ = true;
   ops::LossSums sums_;
-  double learning_rate_ = 0, begun_ = 0, last_call_ = 0;
-  double best_loss_ = std::numeric_limits<double>::infinity();
-  Index waited_ = 0;
+  double learning_rate_ = 0;
 };
 
 void Runner::refuse_bad_data(cudaStream_t stream) {
   const RowsView& x = member_.data.x;
   if (!x.on_device) return;
-  RowsView host = x;
-  std::vector<std::byte> copied(static_cast<std::size_t>(x.rows * x.row_stride));
-  copy(copied.data(), x.base, x.rows * x.row_stride, stream);
-  check_cuda(cudaStreamSynchronize(stream), "the data cannot be read back");
-  host.base = copied.data();
-  host.on_device = false;
+  const HostRows host(x, stream);
   ops::Position at{};
-  if (!ops::find_not_finite(host, options_.rows, examples_, &at)) return;
+  if (!ops::find_not_finite(host.view(), options_.rows, examples_, &at)) return;
   restore(stream);
   check_cuda(cudaStreamSynchronize(stream), "the weights cannot be taken back");
-  refuse_not_finite("fit", host, options_.rows, examples_);
+  refuse_not_finite("fit", host.view(), options_.rows, examples_);
 }
 
 /// Launches for runners that may stand beside each other.
@@ -516,7 +402,7 @@ bool population_supports(const Member& member, const DeviceInfo& device, std::st
     return true;
   };
   if (!suits(member.data) || (options.validation && !suits(*options.validation))) return false;
-  if (!fits_int(examples_of(member))) return refuse("it has more than 2**31 examples");
+  if (!fits_int(options.examples(member.data))) return refuse("it has more than 2**31 examples");
   if (!fits_int(network.layout().size)) return refuse("it has more than 2**31 parameters");
   const DeviceScope scope(network.device());
   return layout_of(member, device, why).bytes >= 0;
@@ -524,26 +410,26 @@ bool population_supports(const Member& member, const DeviceInfo& device, std::st
 
 void train_population(std::vector<Member>& members, const std::vector<std::size_t>& chosen,
                       std::vector<FitResult>* results,
-                      const std::function<void(std::vector<std::size_t>)>& on_progress) {
+                      const std::function<void(std::vector<std::size_t>)>& tell) {
   if (chosen.empty()) return;
   const int device = device_network(members[chosen.front()]).device();
   const auto context = Context::take(device);
   const cudaStream_t stream = context->stream();
   const DeviceInfo info = device_info(device);
-  Data data(stream);
+  SharedData shared(stream);
   std::vector<std::unique_ptr<Runner>> runners;
   const auto set_up = [&](std::size_t i) {
     name_member(i, [&] {
       Member& member = members[i];
       const Graph& graph = member.network->graph();
       const auto on_device = [&](const Dataset& d) -> const DeviceData& {
-        return data.of(d, graph, member.options.loss);
+        return shared.of(d, graph, member.options.loss, std::numeric_limits<Index>::max());
       };
       const auto& validation = member.options.validation;
       std::string why;
-      runners.push_back(
-          std::make_unique<Runner>(i, member, layout_of(member, info, &why), on_device(member.data),
-                                   validation ? &on_device(*validation) : nullptr, &(*results)[i]));
+      runners.push_back(std::make_unique<Runner>(i, member, layout_of(member, info, &why),
+                                                 on_device(member.data),
+                                                 validation ? &on_device(*validation) : nullptr));
     });
   };
   std::unique_ptr<Launcher> launcher;
@@ -567,12 +453,6 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
   };
   using Kind = decltype(kind(*runners.front()));
   int steps = kFirstSteps;
-  double last_call = now();
-  const auto tell = [&](std::vector<std::size_t> finished) {
-    if (!on_progress || (finished.empty() && now() - last_call < kCallSeconds)) return;
-    last_call = now();
-    on_progress(std::move(finished));
-  };
   const auto advance = [&](const std::vector<Runner*>& group) {
     launcher->run(
         group, [&](Runner& r) { return r.next(steps, stream); },
@@ -611,7 +491,7 @@ void train_population(std::vector<Member>& members, const std::vector<std::size_
     for (std::size_t i = 0; i < runners.size(); ++i) {
       if (finished[i] || runners[i]->active()) continue;
       finished[i] = true;
-      runners[i]->finish(stream);
+      (*results)[runners[i]->index()] = runners[i]->finish(stream);
       latest.push_back(runners[i]->index());
     }
     tell(std::move(latest));

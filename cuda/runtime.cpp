@@ -15,6 +15,12 @@ namespace {
 
 std::string version(int number) { return sentence(number / 1000, ".", number % 1000 / 10); }
 
+cudaDeviceProp properties_of(int device) {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, device), "the GPU's properties cannot be read");
+  return properties;
+}
+
 }  // namespace
 
 void check_cuda(cudaError_t status, const char* what) {
@@ -42,12 +48,13 @@ Status probe() {
   try {
     std::string names;
     for (int i = 0; i < count; ++i) {
-      const DeviceInfo info = device_info(i);
-      if (info.major < 8) {
-        return {false, sentence("the GPU ", info.name, " is of compute capability ", info.major,
-                                ".", info.minor, ", and dlcore needs 8.0")};
+      // Not device_info: to ask for free memory would start CUDA on a GPU that may be another's.
+      const cudaDeviceProp gpu = properties_of(i);
+      if (gpu.major < 8) {
+        return {false, sentence("the GPU ", gpu.name, " is of compute capability ", gpu.major, ".",
+                                gpu.minor, ", and dlcore needs 8.0")};
       }
-      names += (i > 0 ? ", " : "") + info.name;
+      names += (i > 0 ? ", " : "") + std::string(gpu.name);
     }
     return {true,
             sentence(names, "; driver for CUDA ", version(driver), ", runtime ", version(runtime))};
@@ -63,19 +70,14 @@ int device_count() {
 }
 
 DeviceInfo device_info(int device) {
-  cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, device), "the GPU's properties cannot be read");
+  const cudaDeviceProp properties = properties_of(device);
   DeviceInfo info;
-  info.name = properties.name;
-  info.multiprocessors = properties.multiProcessorCount;
   info.major = properties.major;
-  info.minor = properties.minor;
   info.shared_memory = static_cast<Index>(properties.sharedMemPerBlockOptin);
   const DeviceScope scope(device);
   std::size_t free = 0, total = 0;
   check_cuda(cudaMemGetInfo(&free, &total), "the GPU's memory cannot be asked for");
   info.free_memory = static_cast<Index>(free);
-  info.memory = static_cast<Index>(total);
   return info;
 }
 

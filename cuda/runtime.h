@@ -38,10 +38,8 @@ struct Status {
 Status probe();
 
 struct DeviceInfo {
-  std::string name;
-  int multiprocessors = 0;
-  int major = 0, minor = 0;
-  Index memory = 0, free_memory = 0;
+  int major = 0;  ///< of its compute capability
+  Index free_memory = 0;
   Index shared_memory = 0;  ///< largest that one block may ask for
 };
 int device_count();
@@ -107,7 +105,9 @@ using DeviceMemory = OwnedMemory<T, false>;
 template <class T>
 using PinnedMemory = OwnedMemory<T, true>;
 
-/// Copies `count` elements in stream order, in whatever direction the pointers say.
+/// Copies `count` elements in stream order, in whatever direction the pointers say. What lies on
+/// the host has to stay there until the stream has come so far, also where it is not pinned: CUDA
+/// may have read or written such memory before this returns, and promises neither.
 template <class T>
 void copy(T* to, const T* from, Index count, cudaStream_t stream) {
   if (count > 0) copy_bytes(to, from, count * static_cast<Index>(sizeof(T)), stream);

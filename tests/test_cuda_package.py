@@ -24,6 +24,9 @@ built = pytest.mark.skipif(not BUILT, reason="this build has no CUDA engine")
 real = pytest.mark.skipif(
     not BUILT or _device._extension()[0].emulated, reason="needs a build by nvcc"
 )
+emulated = pytest.mark.skipif(
+    not BUILT or not _device._extension()[0].emulated, reason="needs the emulation"
+)
 without_gpu = pytest.mark.skipif(dlcore.info()["cuda"], reason="there is a GPU")
 
 
@@ -63,6 +66,19 @@ def needed_libraries(path: Path) -> list[str]:
 def test_import_leaves_the_engines_alone() -> None:
     code = "import sys, dlcore; print('dlcore._cuda' in sys.modules)"
     assert in_fresh_process(code) == "False"
+
+
+@emulated
+def test_asking_for_gpus_starts_none() -> None:
+    """CUDA takes memory of a GPU on which it runs, and one may be another process's alone."""
+    code = (
+        "import dlcore; print(dlcore.info()['cuda']); from dlcore import _cuda; "
+        "print(_cuda.emulated_counts()['started']); "
+        "network = dlcore.Network([dlcore.Dense(1)], 2, device='cuda'); "
+        "print(_cuda.emulated_counts()['started'])"
+    )
+    said = in_fresh_process(code, DLCORE_EMULATED_DEVICES="3")
+    assert said.split() == ["True", "0", "1"]
 
 
 @built

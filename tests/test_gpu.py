@@ -778,6 +778,26 @@ def test_arrays_that_are_refused():
         dlcore.device_array(np.zeros(3), "cpu")
 
 
+@pytest.mark.parametrize("protocol", ["interface", "dlpack1"])
+def test_read_only_arrays_are_read_alone(protocol):
+    """As JAX's are, which nobody may change; and what dlcore shows of them says so again."""
+    x = np.linspace(-1, 1, 6, dtype=np.float32)
+    array = dlcore.device_array(x)
+    place = array.__cuda_array_interface__["data"][0]
+    given = dlcore.device_array(Foreign(array, "interface", data=(place, True)))
+    if protocol == "dlpack1":
+        given = dlcore.device_array(Foreign(given, "dlpack1"))
+        with pytest.raises(TypeError, match="__dlpack__: this array is read-only, which versions"):
+            given.__dlpack__()
+    assert given.__cuda_array_interface__["data"] == (place, True)
+    np.testing.assert_array_equal(dlcore.functional.relu(given).numpy(), np.maximum(x, 0))
+    with pytest.raises(ValueError, match="^relu: out is read-only$"):
+        dlcore.functional.relu(array, out=given)
+    with pytest.raises(ValueError, match="^sgd_step: parameter is read-only$"):
+        _cuda.sgd_step(given, array, array, 0.1, 0.5, False, 0.0)
+    np.testing.assert_array_equal(array.numpy(), x)
+
+
 def on_device(run):
     """An operation that takes NumPy arrays to the GPU and brings its results back."""
 

@@ -34,7 +34,8 @@ void bind_emulation(py::module_& m) {
   m.def("emulated_counts", [] {
     const emulated::Counts& counts = emulated::counts();
     return py::dict(py::arg("used") = counts.used, py::arg("allocations") = counts.allocations,
-                    py::arg("choices") = counts.choices, py::arg("products") = counts.products);
+                    py::arg("choices") = counts.choices, py::arg("products") = counts.products,
+                    py::arg("started") = counts.started);
   });
   py::class_<ForeignStream>(m, "EmulatedStream", py::module_local())
       .def(py::init<>())

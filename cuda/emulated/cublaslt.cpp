@@ -242,16 +242,20 @@ Functions emulated_functions() {
       .MatmulAlgoGetHeuristic =
           [](Handle, Description p, Layout a, Layout b, Layout, Layout d, Preference choice,
              int wanted, Heuristic* results, int* found) {
-            // Tests set it, so that the way without fused epilogues runs too.
-            const bool plain_only = std::getenv("DLCORE_EMULATED_PLAIN_PRODUCTS") != nullptr;
+            // Tests set it, so that the way without fused epilogues runs too. It is refused in each
+            // of the three ways that there are.
+            const bool refused = std::getenv("DLCORE_EMULATED_PLAIN_PRODUCTS") != nullptr &&
+                                 p->epilogue != kEpilogueNone;
             *found = 0;
             if (!valid(*p, *a, *b, *d) || wanted < 1) return kInvalidValue;
             if (choice->schemes != kReductionComputeType) return kInvalidValue;
-            if (plain_only && p->epilogue != kEpilogueNone) return kNotSupported;
+            if (refused && has_mask(p->epilogue)) return kNotSupported;
+            if (refused && (p->epilogue & kEpilogueRelu) != 0) return kSuccess;
             *found = 1;
-            ++emulated::counts().choices;
             results[0] = {};
-            results[0].status = kSuccess;
+            results[0].status = refused ? kNotSupported : kSuccess;
+            if (refused) return kSuccess;
+            ++emulated::counts().choices;
             // The algorithm remembers what it was promised, and is held to it.
             results[0].algorithm.data[0] = choice->alignment;
             return kSuccess;
@@ -274,7 +278,7 @@ Functions emulated_functions() {
             const float factor = *static_cast<const float*>(beta);
             const bool device = emulated::device_of(a) >= 0 && emulated::device_of(b) >= 0 &&
                                 emulated::device_of(d) >= 0 && emulated::device_of(workspace) >= 0;
-            if (!device || one != 1 || c != d || algorithm == nullptr ||
+            if (!device || one != 1 || c != d || algorithm == nullptr || algorithm->data[0] == 0 ||
                 !valid(*p, *la, *lb, *ld)) {
               return kInvalidValue;
             }

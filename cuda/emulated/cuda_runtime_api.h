@@ -4,6 +4,7 @@
 // GPU, and never in a wheel. It is made to show mistakes:
 //  - a stream's work runs only when the host waits for it or asks about it, so a missing wait
 //  shows;
+//    a copy reads its source then, also one from pageable memory, which has to be there still;
 //  - memory is filled with 0xff (NaN) when it is allocated;
 //  - what is captured runs when the graph is launched, with the pointers it was captured with.
 // The environment variables DLCORE_EMULATED_MEMORY (bytes), DLCORE_EMULATED_DEVICES,
@@ -30,7 +31,6 @@ cudaError_t cudaGetLastError();
 
 struct cudaDeviceProp {
   char name[256];
-  int multiProcessorCount;
   int major, minor;
   std::size_t sharedMemPerBlockOptin;
 };
@@ -60,6 +60,7 @@ struct Counts {
   long allocations = 0;  ///< of device memory
   long choices = 0;      ///< of an algorithm, by cuBLASLt
   long products = 0;     ///< enqueued, each for any number of networks
+  long started = 0;      ///< devices on which something was asked for that needs CUDA to run there
 };
 Counts& counts();
 }  // namespace dlcore::cuda::emulated

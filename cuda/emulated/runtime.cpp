@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,13 @@ std::size_t setting(const char* name, std::size_t otherwise) {
   return text == nullptr || *text == 0 ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
+/// What takes memory and time of a device at the first call, on a GPU.
+void start(int device) {
+  static std::set<int> started;
+  const std::lock_guard lock(mutex);
+  if (started.insert(device).second) ++counts().started;
+}
+
 /// The block a pointer lies in, or null.
 const Block* find(const void* pointer) {
   const auto* at = static_cast<const std::byte*>(pointer);
@@ -75,6 +83,7 @@ void run(Stream* stream, long until) {
 }
 
 cudaError_t allocate(void** memory, std::size_t bytes, int device) {
+  start(current);
   const std::lock_guard lock(mutex);
   if (device >= 0 &&
       counts().used + bytes > setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30)) {
@@ -168,6 +177,7 @@ cudaError_t cudaSetDevice(int device) {
   cudaGetDeviceCount(&count);
   if (device < 0 || device >= count) return cudaErrorInvalidDevice;
   current = device;
+  start(device);
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -175,7 +185,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   cudaGetDeviceCount(&count);
   if (device < 0 || device >= count) return cudaErrorInvalidDevice;
   std::strcpy(properties->name, "emulated GPU");
-  properties->multiProcessorCount = 4;
   properties->major = largest_cluster() > 1 ? 9 : 8;
   properties->minor = 0;
   properties->sharedMemPerBlockOptin = setting("DLCORE_EMULATED_SHARED_MEMORY", 227 * 1024);
@@ -188,6 +197,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
   return status;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  start(current);
   const std::lock_guard lock(mutex);
   *total = setting("DLCORE_EMULATED_MEMORY", std::size_t{4} << 30);
   const std::size_t used = counts().used;
@@ -206,15 +216,8 @@ cudaError_t cudaFreeHost(void* memory) { return release(memory); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {
-  const std::lock_guard lock(mutex);
-  if (find(from) == nullptr && stream->captured == nullptr) {
-    // CUDA takes pageable memory into a buffer of its own before it returns.
-    auto staged = std::make_shared<std::vector<std::byte>>(bytes);
-    std::memcpy(staged->data(), from, bytes);
-    enqueue(stream, [=] { std::memcpy(to, staged->data(), bytes); });
-  } else {
-    enqueue(stream, [=] { std::memmove(to, from, bytes); });
-  }
+  // CUDA may take pageable memory into a buffer of its own before it returns, and promises nothing.
+  enqueue(stream, [=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
@@ -223,6 +226,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  start(current);
   const std::lock_guard lock(mutex);
   *stream = new Stream;
   streams.push_back(*stream);
