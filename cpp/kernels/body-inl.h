@@ -149,7 +149,10 @@ struct Columns {
     for (Index j = 0; j < n; j += kRows) {
       const Index count = smaller(kRows, n - j);
       for (Index r = 0; r < kRows; ++r) {
-        store(block + r * kRows, r < rows ? load_partial(x + r * ldx + j, count, T{0}) : Vec<T>{});
+        const T* row = x + r * ldx + j;
+        store(block + r * kRows, r >= rows        ? Vec<T>{}
+                                 : count == kRows ? load(row)
+                                                  : load_partial(row, count, T{0}));
       }
       transpose_block(block, kRows, values + j * kRows, kRows);
     }
@@ -160,7 +163,8 @@ struct Columns {
       const Index count = smaller(kRows, n - j);
       transpose_block(values + j * kRows, kRows, block, kRows);
       for (Index r = 0; r < rows; ++r) {
-        store_partial(y + r * ldy + j, load(block + r * kRows), count);
+        const Vec<T> row = load(block + r * kRows);
+        count == kRows ? store(y + r * ldy + j, row) : store_partial(y + r * ldy + j, row, count);
       }
     }
   }
