@@ -35,10 +35,8 @@ inline constexpr Index kDotDepth = 128;
 // More than half of kDotRows examples, twice over, fill the lanes where there are twice as many: of
 // so many outputs they stay in the first-level cache.
 inline constexpr Index kPairDepth = 512;
-// Weight gradients of at least this many examples ask for what their next tile reads.
-inline constexpr Index kAskDepth = 512;
-// Weights that the second-level cache may hold; of more, pairs ask for the rows in the next panel.
-// Asking for all took 784x128 at batch 8 8.1 us instead of 7.5.
+// Elements that the second-level cache may hold. What lies among more of them is asked for ahead,
+// and only then: else 784x128 at batch 8 took 8.1 us instead of 7.5.
 template <class T>
 inline constexpr Index kNear = (Index{3} << 19) / static_cast<Index>(sizeof(T));
 
@@ -470,7 +468,7 @@ template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
   const RowSplit rows(k);
-  const bool ahead = m >= kAskDepth;
+  const bool far = m * ldy > kNear<T>;
   for (Index j = 0; j < n; j += kTileColumns<T>) {
     const Index columns = smaller(kTileColumns<T>, n - j);
     T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
@@ -478,10 +476,11 @@ void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool a
       const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
       T* c = panel + i * kPanel<T>;
       const Tile<T> tile{x + i, ldx, dy + j, ldy, m, add, c, kPanel<T>};
-      if (ahead) {
-        const Ahead<T> asked{{add ? c + height * kPanel<T> : nullptr},
-                             height * kPanel<T> / kLine<T>,
-                             r + 1 == rows.count ? kTileColumns<T> : 0};
+      const bool last = r + 1 == rows.count;
+      if (far && (add || last)) {
+        const Ahead<T> asked{{c + height * kPanel<T>},
+                             add ? height * kPanel<T> / kLine<T> : 0,
+                             last ? kTileColumns<T> : 0};
         multiply<T, M, Factor::columns_asking>(height, columns, tile, &asked);
       } else {
         multiply<T, M, Factor::columns>(height, columns, tile);
@@ -559,7 +558,7 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
           const Index next = at + height * (kPanel<T> + c);
           const Ahead<T> asked{{w + next, of(state1, next), of(state2, next)},
                                height * kTileColumns<T> / kLine<T>,
-                               r + 1 == rows.count ? kPanel<T> : 0};
+                               m * ldy > kNear<T> && r + 1 == rows.count ? kPanel<T> : 0};
           for (Index line = m; line < asked.lines; ++line) ask(asked, line);
           multiply<T, M, Factor::columns_asking>(height, columns - c, tile, &asked);
         } else {
