@@ -42,8 +42,8 @@ class Trainer {
   Batch batch_of(Index step_in_epoch) const;
   /// Gathers these features of a piece of the batch to y; false where data is not finite.
   bool gather(const Batch& batch, Part piece, Part features, T* y, Index ldy);
-  /// Gathers one slice of a part of the batch, or all of it, and makes the sums of the first product;
-  /// false as above.
+  /// Gathers one slice of a part of the batch, or all of it, and makes the sums of the first
+  /// product; false as above.
   bool begin_slice(const Batch& batch, Index slice, Part rows);
   bool begin_slices(const Batch& batch);
   /// Gradients of all parameters where the first product is made from slices, and at once the
