@@ -437,6 +437,11 @@ CASES = [
         "sigmoid: x must be C-contiguous; pass numpy.ascontiguousarray(x)",
     ),
     (
+        lambda: functional.sigmoid(np.frombuffer(bytearray(4 * 6 + 1), np.float32, 6, offset=1)),
+        TypeError,
+        "sigmoid: x must lie at a multiple of its dtype's size; pass x.copy()",
+    ),
+    (
         lambda: functional.tanh(X, out=np.zeros(3, np.float32)),
         ValueError,
         "tanh: out must be (6, 4), found (3,)",

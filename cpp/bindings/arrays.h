@@ -25,8 +25,9 @@ inline bool has_dtype(const py::array& array) {
   return array.dtype().is(py::dtype::of<T>()) || array.dtype().equal(py::dtype::of<T>());
 }
 
-/// Refuses an array that is not of T and C-contiguous: functional copies nothing in silence. The
-/// sentence is made only where it is needed, because this is called for every argument.
+/// Refuses an array that is not of T, C-contiguous and aligned: functional copies nothing in
+/// silence. The sentence is made only where it is needed, because this is called for every
+/// argument.
 template <class T>
 void check_array(const char* operation, const char* name, const py::array& array) {
   if (!has_dtype<T>(array)) {
@@ -36,6 +37,8 @@ void check_array(const char* operation, const char* name, const py::array& array
   }
   check_type((array.flags() & py::array::c_style) != 0, operation, ": ", name,
              " must be C-contiguous; pass numpy.ascontiguousarray(", name, ")");
+  check_type((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, operation, ": ", name,
+             " must lie at a multiple of its dtype's size; pass ", name, ".copy()");
 }
 
 template <class T>

@@ -16,27 +16,50 @@ inline constexpr Index kStreamBytes = 1 << 20;
 template <class T>
 inline constexpr Index kPrefetchAhead = 2048 / static_cast<Index>(sizeof(T));
 
-/// y[i] = f(x[i], ...) over whole vectors and a last partial one.
-template <class T, class F, class... X>
+/// y[i] = f(x[i], ...); y may be one of x. f takes N vectors at once where N is above 1, and single
+/// ones too.
+template <int N = 1, class T, class F, class... X>
 DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
-  Index i = 0;
-  if (n * static_cast<Index>(sizeof(T)) >= kStreamBytes && ((y != x) && ...)) {
-    const Index ahead = (-reinterpret_cast<intptr_t>(y) & (DLCORE_VECTOR_BYTES - 1)) /
-                        static_cast<Index>(sizeof(T));
-    if (ahead > 0) {
-      store_partial(y, f(load_partial(x, ahead, T{0})...), ahead);
-      i = ahead;
-    }
-    // Two arrays are read faster when asked for ahead: two streams of reads and one of stores are
-    // more than the hardware follows well.
-    for (; i + kLanes<T> <= n; i += kLanes<T>) {
-      if constexpr (sizeof...(x) > 1) (__builtin_prefetch(x + i + kPrefetchAhead<T>), ...);
-      stream(y + i, f(load(x + i)...));
-    }
-    stream_fence();
+  constexpr Index kStep = kLanes<T>;
+  if (n < kStep) {
+    if (n > 0) store_partial(y, f(load_partial(x, n, T{0})...), n);
+    return;
   }
-  for (; i + kLanes<T> <= n; i += kLanes<T>) store(y + i, f(load(x + i)...));
-  if (i < n) store_partial(y + i, f(load_partial(x + i, n - i, T{0})...), n - i);
+  // The ends overlap what lies between them, so they are computed first and stored last. Whole
+  // vectors in between lie where a vector of y may: a store across two cache lines is two.
+  const Vec<T> first = f(load(x)...), last = f(load(x + (n - kStep))...);
+  Index i =
+      (-reinterpret_cast<intptr_t>(y) & (DLCORE_VECTOR_BYTES - 1)) / static_cast<Index>(sizeof(T));
+  const auto loop = [&](auto put) __attribute__((always_inline)) {
+    if constexpr (N > 1) {
+      for (; i + N * kStep <= n; i += N * kStep) {
+        const auto together = [&](const T* p) __attribute__((always_inline)) {
+          Several<Vec<T>, N> v;
+#pragma GCC unroll 8
+          for (int j = 0; j < N; ++j) v.v[j] = load(p + j * kStep);
+          return v;
+        };
+        const Several<Vec<T>, N> result = f(together(x + i)...);
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) put(y + i + j * kStep, result.v[j]);
+      }
+    }
+    for (; i + kStep <= n; i += kStep) put(y + i, f(load(x + i)...));
+  };
+  if (n * static_cast<Index>(sizeof(T)) >= kStreamBytes && ((y != x) && ...)) {
+    loop([&](T* p, Vec<T> v) __attribute__((always_inline)) {
+      // Two arrays are read faster when asked for ahead: two streams of reads and one of stores are
+      // more than the hardware follows well.
+      if constexpr (N > 1 || sizeof...(x) > 1)
+        (__builtin_prefetch(x + (p - y) + kPrefetchAhead<T>), ...);
+      stream(p, v);
+    });
+    stream_fence();
+  } else {
+    loop([](T* p, Vec<T> v) __attribute__((always_inline)) { store(p, v); });
+  }
+  store(y, first);
+  store(y + (n - kStep), last);
 }
 
 template <class T>
@@ -63,8 +86,12 @@ DLCORE_INLINE void with_activation(Activation activation, F f) {
 template <class T>
 void activation_forward(Activation activation, T alpha, const T* x, T* y, Index n) {
   with_activation(activation, [&]<Activation A>() {
-    const Vec<T> slope = splat(alpha);
-    map(n, y, [slope](Vec<T> v) { return activate<A, T>(v, slope); }, x);
+    if constexpr (A == Activation::sigmoid && sizeof(T) == 4) {
+      map<4>(n, y, [](auto v) __attribute__((always_inline)) { return sigmoid_single(v); }, x);
+    } else {
+      const Vec<T> slope = splat(alpha);
+      map(n, y, [slope](Vec<T> v) { return activate<A, T>(v, slope); }, x);
+    }
   });
 }
 

@@ -51,16 +51,18 @@ def _native(operation: str, **arrays: object) -> Any:
 
 
 def _activation(kind: str, x: Array, alpha: float, out: Array | None) -> Array:
-    result: Array = _native(kind, x=x).activation_forward(kind, x, alpha, out)
+    # The usual case first: for few elements the question takes longer than the answer.
+    native = _core if type(x) is np.ndarray else _native(kind, x=x)
+    result: Array = native.activation_forward(kind, x, alpha, out)
     return result
 
 
 def _activation_backward(
     kind: str, dy: Array, saved: Array, alpha: float, out: Array | None
 ) -> Array:
-    result: Array = _native(f"{kind}_backward", dy=dy, saved=saved).activation_backward(
-        kind, dy, saved, alpha, out
-    )
+    usual = type(dy) is np.ndarray and type(saved) is np.ndarray
+    native = _core if usual else _native(f"{kind}_backward", dy=dy, saved=saved)
+    result: Array = native.activation_backward(kind, dy, saved, alpha, out)
     return result
 
 
