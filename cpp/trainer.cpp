@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <numeric>
 
 #include "check.h"
 #include "kernels/select.h"
 #include "ops/gather.h"
-#include "random.h"
 
 namespace dlcore {
 namespace {
@@ -117,17 +115,6 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
   }
   if (data.weight != nullptr) weights_.resize(static_cast<std::size_t>(batch_));
   loss_sums_.resize(static_cast<std::size_t>(plan_.pieces(batch_)));
-}
-
-template <class T>
-void Trainer<T>::shuffle() {
-  if (options_.rows == nullptr) {
-    std::iota(order_.begin(), order_.end(), Index{0});
-  } else {
-    std::copy_n(options_.rows, examples_, order_.begin());
-  }
-  if (!options_.shuffle) return;
-  philox::shuffle(options_.seed, static_cast<std::uint64_t>(state_.step), order_.data(), examples_);
 }
 
 template <class T>
@@ -303,7 +290,7 @@ bool Trainer<T>::parameters_finite() const {
 template <class T>
 void Trainer<T>::replay(Index epoch, Index steps) {
   state_.copy_from(epoch_start_);
-  shuffle();
+  epochs_.order(state_.step, order_.data());
   begun_.reset();
   // The old plan's padding may hold what the non-finite step left there.
   plan_ = Plan<T>(graph_, layout_, kernels_, batch_, Plan<T>::Kind::training,
@@ -352,7 +339,7 @@ void Trainer<T>::resume() {
 template <class T>
 void Trainer<T>::run_epoch() {
   const Index epoch = epochs_.current();
-  shuffle();
+  epochs_.order(state_.step, order_.data());
   epochs_.begin();
   ops::LossSums sums;
   Index done = 0;

@@ -60,7 +60,6 @@ class Trainer {
   /// Takes the state from options.resume.
   void resume();
   bool parameters_finite() const;
-  void shuffle();
   /// Loss on the validation data after this epoch.
   ops::LossSums validate();
   /// Throws with row and column of the first value that is not finite.

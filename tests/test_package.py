@@ -46,17 +46,6 @@ def in_fresh_process(code: str) -> str:
     return run.stdout
 
 
-def test_import_takes_at_most_30_ms_beyond_numpys() -> None:
-    code = """
-import time, numpy
-start = time.process_time()
-import dlcore
-print(time.process_time() - start)
-"""
-    # The least of several: what other processes do to this one is not the package's.
-    assert min(float(in_fresh_process(code)) for _ in range(5)) <= 0.030
-
-
 def test_import_loads_numpy_and_the_standard_library_alone() -> None:
     code = """
 import sys
@@ -64,11 +53,12 @@ before = set(sys.modules)
 import dlcore
 names = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(*sorted(names - set(sys.stdlib_module_names)))
-print(*sorted(name for name in sys.modules if name.startswith("dlcore.scaling")))
+slow = ("dlcore.scaling", "dataclasses")
+print(*sorted(name for name in sys.modules if name.startswith(slow)))
 """
     foreign, lazy = in_fresh_process(code).splitlines()
     assert set(foreign.split()) == {"dlcore", "numpy"}
-    assert lazy == "", "dlcore.scaling is loaded on first use"
+    assert lazy == "", "dlcore.scaling is loaded on first use, and dataclasses takes long"
 
 
 def test_public_names_exist_and_are_documented() -> None:
@@ -88,7 +78,8 @@ def test_the_api_page_names_everything() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'dlcore' has no attribute 'Convolution'"):
+    assert dir(dlcore) == sorted(dlcore.__all__)
+    with pytest.raises(AttributeError, match="^module 'dlcore' has no attribute 'Convolution'$"):
         dlcore.Convolution  # noqa: B018
 
 
@@ -106,6 +97,7 @@ def test_info() -> None:
     lines = str(info).splitlines()
     assert [line.split()[0] for line in lines] == list(info)
     assert repr(info) == str(info)
+    assert ", ".join(info["available_kernels"]) in str(info)
 
 
 def test_versions_agree() -> None:
@@ -285,39 +277,6 @@ def test_the_examples_in_the_docstrings_run(module):
     # dlcore.info is the function, which hides the module of its name
     failed, _ = doctest.testmod(importlib.import_module(f"dlcore.{module}"))
     assert failed == 0
-
-
-def test_info_says_what_is_used():
-    known = dlcore.info()
-    assert known["version"] == dlcore.__version__
-    assert known["kernels"] in known["available_kernels"]
-    assert "reference" in known["available_kernels"]
-    assert known["threads"] >= 1
-    assert known["cuda"] in (True, False)
-    assert known["cuda_status"]
-    for name in known:
-        assert name in str(known)
-    assert repr(known) == str(known)
-    assert ", ".join(known["available_kernels"]) in str(known)
-
-
-def test_every_public_name_exists_and_is_documented():
-    for name in dlcore.__all__:
-        value = getattr(dlcore, name)
-        if name not in ("__version__",):
-            assert value.__doc__, name
-    assert dir(dlcore) == sorted(dlcore.__all__)
-    with pytest.raises(AttributeError, match="^module 'dlcore' has no attribute 'nothing'$"):
-        _ = dlcore.nothing
-
-
-HEAVY = ("scipy", "sklearn", "matplotlib", "pandas", "tqdm", "cupy", "torch", "dataclasses")
-
-
-def test_import_loads_nothing_heavy():
-    code = f"import sys, dlcore; print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_import_adds_at_most_30_ms_to_numpy(tmp_path):
