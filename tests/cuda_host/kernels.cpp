@@ -33,6 +33,7 @@ struct OnDevice {
   OnDevice(const std::vector<T>& values, const Stream& stream)
       : memory(static_cast<Index>(values.size())) {
     copy(memory.data(), values.data(), memory.size(), stream);
+    stream.synchronize();  // the values may go before the stream has come to them
   }
   operator T*() const { return memory.data(); }
   std::vector<T> read(const Stream& stream) const {
