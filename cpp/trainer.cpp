@@ -11,8 +11,11 @@
 namespace dlcore {
 namespace {
 
-// Examples that are gathered before the sums over a slice of their features are made.
-constexpr Index kGatheredRows = 64;
+/// Parts in which m examples are gathered and the sums over a slice of their features made.
+Index gathered_parts(Index m) {
+  constexpr Index kRows = 64;
+  return std::max<Index>(m / kRows, 1);
+}
 
 template <class T>
 void copy(const Buffer<T>& from, Buffer<T>* to) {
@@ -96,7 +99,7 @@ Trainer<T>::Trainer(const Graph& graph, const Layout<T>& layout, State<T>& state
       batch_(options.batch(data)),
       steps_per_epoch_(options.steps_per_epoch(data)),
       epochs_(options, examples_, steps_per_epoch_, "cpu"),
-      // Clipping needs the whole gradient before the first weight moves.
+      // Clipping needs the whole gradient before the first weight moves, a large batch its blocks.
       fused_(options.clip_norm == 0 && most_rows(graph, batch_) <= ops::kGradientRows),
       plan_(graph, layout, kernels_, batch_, Plan<T>::Kind::training,
             options.bf16 ? bf16_kernels() : nullptr),
@@ -149,10 +152,10 @@ bool Trainer<T>::begin_slice(const Batch& batch, Index slice, Part rows) {
 template <class T>
 bool Trainer<T>::begin_slices(const Batch& batch) {
   const Index slices = plan_.slices(batch.m);
-  const Index pieces = std::max<Index>(batch.m / kGatheredRows, 1);
+  const Index parts = gathered_parts(batch.m);
   std::atomic<bool> finite{true};
-  parallel_for(options_.threads, slices * pieces, [&](Index i) {
-    if (!begin_slice(batch, i / pieces, part(i % pieces, pieces, batch.m, 1))) finite = false;
+  parallel_for(options_.threads, slices * parts, [&](Index i) {
+    if (!begin_slice(batch, i / parts, part(i % parts, parts, batch.m, 1))) finite = false;
   });
   return finite;
 }
@@ -167,13 +170,13 @@ void Trainer<T>::end_slices(const Batch& batch, const typename Plan<T>::Sink& si
     return;
   }
   const bool begins = plan_.slices(next.m) == slices;
-  const Index pieces = std::max<Index>(next.m / kGatheredRows, 1);
+  const Index parts = begins ? gathered_parts(next.m) : 0;
   std::atomic<bool> finite{true};
   parallel_for(options_.threads, slices, [&](Index i) {
     if (i == 0) plan_.backward_parameters(1, batch.m, sink, true);
     plan_.backward_slice(1, i, batch.m, sink);
-    for (Index p = 0; begins && p < pieces; ++p) {
-      if (!begin_slice(next, i, part(p, pieces, next.m, 1))) finite = false;
+    for (Index p = 0; p < parts; ++p) {
+      if (!begin_slice(next, i, part(p, parts, next.m, 1))) finite = false;
     }
   });
   if (begins) begun_ = finite;

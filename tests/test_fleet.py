@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import re
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -14,6 +13,7 @@ import pytest
 
 import dlcore
 from dlcore import losses
+from interruption import least_delay
 
 
 def blobs(n=120, classes=3, features=4, seed=0):
@@ -338,49 +338,18 @@ def test_progress(capsys, monkeypatch):
     )
 
 
-INTERRUPTED = """
-import _thread, signal, threading, time
-import numpy as np
-import dlcore
-x = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
-y = np.arange(2000) % 10
-networks = [
-    dlcore.Network([dlcore.Dense(256), dlcore.ReLU(), dlcore.Dense(10)], input_shape=(64,), seed=k)
-    for k in range(5)
-]
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-sent = []
-def interrupt():
-    sent.append(time.perf_counter())
-    _thread.interrupt_main()
-threading.Timer(0.5, interrupt).start()
-try:
-    dlcore.fit_many(networks, x, y, epochs=100_000, batch_size=64, threads=2)
-except KeyboardInterrupt:
-    print("late by", time.perf_counter() - sent[0])
+def test_ctrl_c_returns_soon_and_leaves_usable_networks():
+    build = """
+layers = [dlcore.Dense(256), dlcore.ReLU(), dlcore.Dense(10)]
+networks = [dlcore.Network(layers, input_shape=(64,), seed=k) for k in range(5)]
+"""
+    train = "dlcore.fit_many(networks, x, y, epochs=100_000, batch_size=64, threads=2)"
+    check = """
 assert sorted(network.loss is None for network in networks) == [False, False, True, True, True]
 assert all(np.isfinite(v).all() for network in networks for v in network.parameters.values())
 dlcore.fit_many(networks, x, y, epochs=1)
-print("usable")
 """
-
-
-def test_ctrl_c_returns_soon_and_leaves_usable_networks():
-    seconds = []
-    for _ in range(5):  # the fastest of several: other work on the machine only adds
-        done = subprocess.run(
-            [sys.executable, "-c", INTERRUPTED],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        late, usable = done.stdout.splitlines()
-        assert usable == "usable"
-        seconds.append(float(late.split()[-1]))
-        if seconds[-1] < 0.1:
-            break
-    assert min(seconds) < 0.1
+    assert least_delay(build, train, check) < 0.1
 
 
 def test_those_that_diverge_stop_alone_and_one_warning_names_them():

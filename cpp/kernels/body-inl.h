@@ -48,10 +48,11 @@ DLCORE_INLINE void map(Index n, T* y, F f, const X*... x) {
   };
   if (n * static_cast<Index>(sizeof(T)) >= kStreamBytes && ((y != x) && ...)) {
     loop([&](T* p, Vec<T> v) __attribute__((always_inline)) {
-      // Two arrays are read faster when asked for ahead: two streams of reads and one of stores are
-      // more than the hardware follows well.
-      if constexpr (N > 1 || sizeof...(x) > 1)
+      // Asked for ahead where the hardware does not follow well: two streams of reads beside one of
+      // stores, and reads of several vectors with much work between them.
+      if constexpr (N > 1 || sizeof...(x) > 1) {
         (__builtin_prefetch(x + (p - y) + kPrefetchAhead<T>), ...);
+      }
       stream(p, v);
     });
     stream_fence();
@@ -358,11 +359,14 @@ void column_sums(const T* dy, Index ld, T* db, Index m, Index n) {
   Index j = 0;
   for (; j + 8 * kLanes<T> <= n; j += 8 * kLanes<T>) sum_columns<T, 8>(dy + j, ld, db + j, m);
   for (; j + 2 * kLanes<T> <= n; j += 2 * kLanes<T>) sum_columns<T, 2>(dy + j, ld, db + j, m);
-  for (; j < n; j += kLanes<T>) {
-    const Index count = smaller(kLanes<T>, n - j);
+  if (j + kLanes<T> <= n) {
+    sum_columns<T, 1>(dy + j, ld, db + j, m);
+    j += kLanes<T>;
+  }
+  if (j < n) {
     Vec<T> sum = {};
-    for (Index i = 0; i < m; ++i) sum += load_partial(dy + i * ld + j, count, T{0});
-    store_partial(db + j, sum, count);
+    for (Index i = 0; i < m; ++i) sum += load_partial(dy + i * ld + j, n - j, T{0});
+    store_partial(db + j, sum, n - j);
   }
 }
 

@@ -12,7 +12,10 @@ namespace {
 // task costs a spinning thread.
 constexpr Index kTaskFlops = 1 << 18;
 constexpr Index kMostTasks = 128;
-// Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA.
+// The same for rounding, in elements.
+constexpr Index kTaskElements = 1 << 14;
+// Rows are cut no finer: below this a tile has too few sums to hide the latency of an FMA. It is
+// the height of the tallest tile, so parts of a weight gradient begin at multiples of it.
 constexpr Index kLeastRows = 14;
 // A batch of fewer rows does not fill the vectors it would be the columns of.
 constexpr Index kFewRows = 12;
@@ -28,8 +31,6 @@ constexpr Index kAskBytes = Index{4} << 20;
 constexpr Index kCachedElements = 1 << 17;
 // Elements of x and dy that a third-level cache hands out fast enough without that.
 constexpr Index kSharedElements = 1 << 21;
-// The same for rounding, in elements.
-constexpr Index kTaskElements = 1 << 14;
 
 /// Cuts a product over columns (whole panels) first, then over rows. Neighbouring tasks, which the
 /// same thread does, lie beside each other along the shorter side: they share the longer factor.

@@ -81,7 +81,8 @@ def relu(x: Array, out: Array | None = None) -> Array:
     Raises
     ------
     TypeError
-        If an array is not a C-contiguous ndarray of float32 or float64, or they differ in dtype.
+        If an array is not an aligned C-contiguous ndarray of float32 or float64, or they differ in
+        dtype.
     ValueError
         If shapes differ.
 
@@ -185,7 +186,8 @@ def dense(x: Array, weight: Array, bias: Array | None = None, out: Array | None 
     Raises
     ------
     TypeError
-        If an array is not a C-contiguous ndarray of float32 or float64, or they differ in dtype.
+        If an array is not an aligned C-contiguous ndarray of float32 or float64, or they differ in
+        dtype.
     ValueError
         If shapes do not fit.
 
