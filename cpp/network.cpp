@@ -67,9 +67,8 @@ class NetworkOf final : public Network {
     T* y = static_cast<T*>(out);
     for (Index begin = 0; begin < x.rows; begin += plan.batch()) {
       const Index m = std::min(plan.batch(), x.rows - begin);
-      if (!ops::gather(k, threads, x, {0, x.features}, nullptr, 0, begin,
-                       static_cast<T>(input_scale), plan.input(), plan.input_ld(), m,
-                       plan.input_rows())) {
+      if (!ops::gather(k, threads, x, {0, x.features}, nullptr, begin, static_cast<T>(input_scale),
+                       plan.input(), plan.input_ld(), m, plan.input_rows())) {
         refuse_not_finite("predict", x, nullptr, x.rows);
       }
       plan.forward(state_.parameters.data(), threads, {0, m});
@@ -113,7 +112,7 @@ class NetworkOf final : public Network {
     const Index width = target.rows * target.features;
     for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
       const Index m = std::min(plan.batch(), data.x.rows - begin);
-      if (!ops::gather(k, threads, data.x, {0, data.x.features}, nullptr, 0, begin,
+      if (!ops::gather(k, threads, data.x, {0, data.x.features}, nullptr, begin,
                        static_cast<T>(data.input_scale), plan.input(), plan.input_ld(), m,
                        plan.input_rows())) {
         refuse_not_finite("loss_and_gradients", data.x, nullptr, data.x.rows);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <type_traits>
+#include <utility>
 
 #include "check.h"
 #include "ops/activation.h"
@@ -109,7 +110,7 @@ Part Plan<T>::slice_features(Index slice) const {
 }
 
 template <class T>
-void Plan<T>::forward_slice(const T* parameters, Index slice, Part rows) {
+void Plan<T>::forward_slice(const T* parameters, Index slice, Part rows, const Wanted& wanted) {
   const Step& step = steps_.front();
   const DenseSlot& slot = slot_of(step);
   const Value& v = value(step.node);
@@ -118,7 +119,7 @@ void Plan<T>::forward_slice(const T* parameters, Index slice, Part rows) {
                     parameters + slot.weight + features.begin * kPanel<T>, slot.panel_stride,
                     nullptr, Activation::identity, 0, nullptr,
                     v.at(slice == 0 ? v.y : of(slice).sums, rows), v.ld, rows.end - rows.begin,
-                    slot.out_features, features.end - features.begin);
+                    slot.out_features, features.end - features.begin, &wanted);
 }
 
 template <class T>
@@ -222,12 +223,15 @@ Index Plan<T>::assign(T* base) {
 
 template <class T>
 void Plan<T>::forward(const T* parameters, int threads, Part rows,
-                      std::optional<ops::DropoutKey> dropout, Index first_row, bool sliced) {
+                      std::optional<ops::DropoutKey> dropout, Index first_row, bool sliced,
+                      const Wanted* wanted) {
   for (const Step& step : steps_) {
     if (sliced && &step == &steps_.front()) {
       finish_slices(parameters, rows);
+    } else if (node(step.op).op == OpKind::dense) {
+      forward_dense(step, parameters, threads, rows, std::exchange(wanted, nullptr));
     } else {
-      forward_step(step, parameters, threads, rows, dropout, first_row);
+      forward_step(step, threads, rows, dropout, first_row);
     }
   }
 }
@@ -244,7 +248,7 @@ void Plan<T>::finish_slices(const T* parameters, Part rows) {
 }
 
 template <class T>
-void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, Part rows,
+void Plan<T>::forward_step(const Step& step, int threads, Part rows,
                            const std::optional<ops::DropoutKey>& dropout, Index first_row) {
   const Node& op = node(step.op);
   const Value& x = value(op.inputs[0]);
@@ -253,8 +257,8 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, P
   const T* from = x.at(x.y, rows);
   T* to = v.at(v.y, rows);
   switch (op.op) {
-    case OpKind::input: break;
-    case OpKind::dense: forward_dense(step, parameters, threads, rows); break;
+    case OpKind::input:
+    case OpKind::dense: break;
     case OpKind::activation:
       ops::activation_forward(*k_, threads, step.activation, step.alpha, from, to, size);
       break;
@@ -278,7 +282,8 @@ void Plan<T>::forward_step(const Step& step, const T* parameters, int threads, P
 }
 
 template <class T>
-void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, Part rows) {
+void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, Part rows,
+                            const Wanted* wanted) {
   const DenseSlot& slot = slot_of(step);
   const Value& x = value(node(step.op).inputs[0]);
   const Value& v = value(step.node);
@@ -296,13 +301,13 @@ void Plan<T>::forward_dense(const Step& step, const T* parameters, int threads, 
       ops::round_rows(*bf16_, threads, from, x.ld, rounded_, ld, count, k);
       ops::dense_forward<float>(*bf16_, threads, rounded_, ld,
                                 {weight_pairs_[index], pair_stride(slot), pairs, n}, bias,
-                                step.activation, step.alpha, argument, to, v.ld, count);
+                                step.activation, step.alpha, argument, to, v.ld, count, wanted);
       return;
     }
   }
   ops::dense_forward<T>(*k_, threads, from, x.ld,
                         {parameters + slot.weight, slot.panel_stride, k, n}, bias, step.activation,
-                        step.alpha, argument, to, v.ld, count);
+                        step.alpha, argument, to, v.ld, count, wanted);
 }
 
 template <class T>

@@ -62,15 +62,16 @@ class Plan {
   /// columns of one array: a core's prefetching of its rows would reach into the other's.
   T* slice_input(Index slice, Index row) { return of(slice).x + row * of(slice).ld; }
   Index slice_ld(Index slice) const { return of(slice).ld; }
-  /// Sums of the first product over one slice.
-  void forward_slice(const T* parameters, Index slice, Part rows);
+  /// Sums of the first product over one slice; asks for what is wanted beside its rows.
+  void forward_slice(const T* parameters, Index slice, Part rows, const Wanted& wanted);
 
   /// Values of all nodes for these rows of the plan's batch. Dropout drops where `dropout` is
   /// given, else it passes; first_row is the number of row 0 within a batch that is larger than
-  /// the plan's. Where `sliced`, the sums of the first product have been made.
+  /// the plan's. Where `sliced`, the sums of the first product have been made. The first product
+  /// that is made here asks for what is wanted, if given.
   void forward(const T* parameters, int threads, Part rows,
                std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0,
-               bool sliced = false);
+               bool sliced = false, const Wanted* wanted = nullptr);
 
   /// What a dense node's fused activation gave for m examples.
   struct Result {
@@ -133,13 +134,14 @@ class Plan {
     std::array<bool, 2> adds = {false, false};
   };
 
-  void forward_step(const Step& step, const T* parameters, int threads, Part rows,
+  void forward_step(const Step& step, int threads, Part rows,
                     const std::optional<ops::DropoutKey>& dropout, Index first_row);
   /// What follows the first product once its slices are made.
   void finish_slices(const T* parameters, Part rows);
   void backward_step(const Step& step, const T* parameters, int threads, Part rows,
                      const std::optional<ops::DropoutKey>& dropout, Index first_row, Index piece);
-  void forward_dense(const Step& step, const T* parameters, int threads, Part rows);
+  void forward_dense(const Step& step, const T* parameters, int threads, Part rows,
+                     const Wanted* wanted);
   void backward_dense(const Step& step, const T* parameters, int threads, Part rows, Index piece);
   void weight_gradient(const Step& step, int threads, Index m, const Sink& sink);
   void bias_gradient(int threads, const Value& v, Index rows, const DenseSlot& slot,

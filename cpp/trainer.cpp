@@ -68,7 +68,7 @@ ops::LossSums evaluate_dataset(Plan<T>& plan, const T* parameters, const Dataset
   const Index width = target.rows * target.features;
   for (Index begin = 0; begin < data.x.rows; begin += plan.batch()) {
     const Index m = std::min(plan.batch(), data.x.rows - begin);
-    if (!ops::gather(kernels, threads, data.x, {0, data.x.features}, nullptr, 0, begin,
+    if (!ops::gather(kernels, threads, data.x, {0, data.x.features}, nullptr, begin,
                      static_cast<T>(data.input_scale), plan.input(), plan.input_ld(), m,
                      plan.input_rows())) {
       refuse_not_finite(operation, data.x, nullptr, data.x.rows);
@@ -136,16 +136,24 @@ typename Trainer<T>::Batch Trainer<T>::batch_of(Index step_in_epoch) const {
 template <class T>
 bool Trainer<T>::gather(const Batch& batch, Part piece, Part features, T* y, Index ldy) {
   const Index begin = piece.begin;
-  return ops::gather(kernels_.of<T>(), options_.threads, data_.x, features, batch.rows + begin,
-                     batch.known - begin, 0, static_cast<T>(data_.input_scale), y, ldy,
-                     piece.end - begin, plan_.input_rows());
+  return ops::gather(kernels_.of<T>(), options_.threads, data_.x, features, batch.rows + begin, 0,
+                     static_cast<T>(data_.input_scale), y, ldy, piece.end - begin,
+                     plan_.input_rows());
+}
+
+template <class T>
+Wanted Trainer<T>::after(const Batch& batch, Part piece, Part features) const {
+  const Index size = piece.end - piece.begin;
+  return ops::wanted(data_.x, features, batch.rows + piece.end,
+                     std::min(size, batch.known - piece.end));
 }
 
 template <class T>
 bool Trainer<T>::begin_slice(const Batch& batch, Index slice, Part rows) {
-  const bool finite = gather(batch, rows, plan_.slice_features(slice),
-                             plan_.slice_input(slice, rows.begin), plan_.slice_ld(slice));
-  plan_.forward_slice(state_.parameters.data(), slice, rows);
+  const Part features = plan_.slice_features(slice);
+  const bool finite =
+      gather(batch, rows, features, plan_.slice_input(slice, rows.begin), plan_.slice_ld(slice));
+  plan_.forward_slice(state_.parameters.data(), slice, rows, after(batch, rows, features));
   return finite;
 }
 
@@ -202,7 +210,9 @@ void Trainer<T>::forward_and_loss(const Batch& batch, Part piece, bool sliced, d
     }
     if (weights != nullptr) weights[i] = data_.weight[row];
   }
-  plan_.forward(state_.parameters.data(), threads, piece, dropout, 0, sliced);
+  const Wanted wanted = after(batch, piece, {0, data_.x.features});
+  plan_.forward(state_.parameters.data(), threads, piece, dropout, 0, sliced,
+                sliced ? nullptr : &wanted);
   *sums = ops::loss_forward_backward<T>(
       k, threads, options_.loss, target_, plan_.output(begin), plan_.output_ld(), labels, targets,
       target_.features, weights, weight, plan_.loss_scratch(begin), plan_.output_gradient(begin),

@@ -42,6 +42,8 @@ class Trainer {
   Batch batch_of(Index step_in_epoch) const;
   /// Gathers these features of a piece of the batch to y; false where data is not finite.
   bool gather(const Batch& batch, Part piece, Part features, T* y, Index ldy);
+  /// Memory of these features of the examples that come after a piece of the batch, of as many.
+  Wanted after(const Batch& batch, Part piece, Part features) const;
   /// Gathers one slice of a part of the batch, or all of it, and makes the sums of the first
   /// product; false as above.
   bool begin_slice(const Batch& batch, Index slice, Part rows);

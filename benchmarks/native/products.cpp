@@ -78,7 +78,7 @@ Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int thr
     return check_rows(m, 2.0 * d->n * d->k, [&](Index i) {
       kReference.f32.dense_forward(d->x.data() + i * d->ldx, d->ldx, d->w.data(), d->stride,
                                    d->b.data(), activation, 0.25f, nullptr, expected.data(), d->ldy,
-                                   1, d->n, d->k);
+                                   1, d->n, d->k, nullptr);
       return compare(y->data() + i * d->ldy, expected.data(), d->n, exact ? 0 : 10 * kEps,
                      exact ? 0 : 10 * kEps, "y");
     });

@@ -43,6 +43,24 @@ struct Update {
   T gradient_scale = 1;  ///< from clipping by norm
 };
 
+/// Rows of memory that are read soon and lie anywhere, which the hardware cannot foresee: a kernel
+/// that computes more than it loads asks for them meanwhile.
+struct Wanted {
+  const char* base;
+  Index stride, bytes;  ///< from row to row, and of a row
+  const Index* rows;
+  Index count;
+
+  Wanted from(Index i) const { return {base, stride, bytes, rows + i, count - i}; }
+  // always_inline: GCC takes a function that only prefetches for one without effects.
+  __attribute__((always_inline)) void ask(Index i) const {
+    constexpr Index kLine = 64;
+    if (i >= count) return;
+    const char* row = base + rows[i] * stride;
+    for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(row + at);
+  }
+};
+
 /// Losses whose elements stand alone (cross-entropy works on whole rows).
 enum class ElementLoss { binary_cross_entropy, mse, huber };
 
@@ -73,10 +91,11 @@ struct KernelsOf {
   /// y[j] = T(x[j]) * scale, for a contiguous row of any dtype; returns whether all y are finite.
   bool (*convert_row)(const void* x, DType dtype, T scale, T* y, Index k);
 
-  /// z[m,n] = sum_k x[m,k] w[k,n] + b[n] (b may be null); y = activation(z); z may be null.
+  /// z[m,n] = sum_k x[m,k] w[k,n] + b[n] (b may be null); y = activation(z); z may be null. Beside
+  /// each row of x one of `wanted`, which may be null, is asked for.
   void (*dense_forward)(const T* x, Index ldx, const T* w, Index panel_stride, const T* b,
                         Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
-                        Index k);
+                        Index k, const Wanted* wanted);
 
   /// z[m,n] = y[m,n] + more[m,n] + b[n] and y = activation(z), as dense_forward ends: y and more,
   /// which lies like y, hold the sums over two parts of k.

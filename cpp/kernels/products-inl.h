@@ -83,6 +83,9 @@ struct Tile {
   // Of rows alone. While a run is multiplied, the rows so far from it are asked for, as panels are
   // too far apart to be foreseen.
   Index jump = 0, run = kDepth, asked = 0;
+  // Of rows alone: each run asks for one row of this, from `first` on.
+  const Wanted* wanted = nullptr;
+  Index first = 0;
 };
 
 /// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
@@ -121,11 +124,13 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
   const Index a_depth = kRows ? kStep : t.lda, ldb = t.ldb;
   const T* b = t.b;
   const T* a_run = t.a;
+  Index wanted = t.first;
   for (Index left = t.depth, run = 0; left > 0; left -= run) {
     const T* a = a_run;
     run = kRows ? smaller(left, t.run) : left;
     if constexpr (kRows) {
       if (t.asked != 0) prefetch(a_run, t.asked, R * a_row);
+      if (t.wanted != nullptr) t.wanted->ask(wanted++);
     }
     for (Index d = 0; d < run; d += kStep) {
       if constexpr (F == Factor::columns_asking) {
@@ -233,8 +238,8 @@ FinishFunction<T> finish_of(Activation activation) {
 
 template <class T, class M>
 void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const T* b,
-                   Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
-                   Index k) {
+                   Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n, Index k,
+                   const Wanted* wanted) {
   const FinishFunction<T> finish = finish_of<T>(activation);
   const bool plain = activation == Activation::identity && b == nullptr && z == nullptr;
   for (Index i0 = 0; i0 < m; i0 += kBatchBlock) {
@@ -249,9 +254,15 @@ void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const 
         for (Index r = 0; r < rows.count; ++r) {
           const Index i = i0 + rows.begin(r), height = i0 + rows.begin(r + 1) - i;
           T* c = y + i * ldy + j;
-          multiply<T, M, Factor::rows>(
-              height, columns,
-              {x + i * ldx + k0, ldx, panel + k0 * kPanel<T>, kPanel<T>, depth, k0 > 0, c, ldy});
+          Tile<T> tile{
+              x + i * ldx + k0, ldx, panel + k0 * kPanel<T>, kPanel<T>, depth, k0 > 0, c, ldy};
+          if (wanted != nullptr && j == 0 && k0 == 0) {
+            // As many runs as rows.
+            tile.run = tile.jump = (depth + height - 1) / height;
+            tile.wanted = wanted;
+            tile.first = i;
+          }
+          multiply<T, M, Factor::rows>(height, columns, tile);
           if (last && !plain) {
             finish(nullptr, c, z == nullptr ? nullptr : z + i * ldy + j, ldy,
                    b == nullptr ? b : b + j, alpha, height, columns);

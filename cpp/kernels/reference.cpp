@@ -124,8 +124,8 @@ double derivative(Activation activation, double s, double alpha) {
 
 template <class T>
 void dense_forward(const T* x, Index ldx, const T* w, Index panel_stride, const T* b,
-                   Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n,
-                   Index k) {
+                   Activation activation, T alpha, T* z, T* y, Index ldy, Index m, Index n, Index k,
+                   const Wanted*) {
   for (Index i = 0; i < m; ++i) {
     for (Index j = 0; j < n; ++j) {
       const T* column = w + j / kPanel<T> * panel_stride + j % kPanel<T>;

@@ -75,17 +75,19 @@ Shape dense_shape(const Shape& x, Index units) {
 template <class T, class K>
 void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
-                   T* y, Index ldy, Index m) {
+                   T* y, Index ldy, Index m, const Wanted* wanted) {
   const Index n = w.out_features, k = w.in_features;
   const Cut cut(m, padded<T>(n) / kPanel<T>, 2 * m * n * k);
   parallel_for(threads, cut.count(), [&](Index task) {
     const Part r = part(cut.row(task), cut.rows, m, 1);
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = r.begin * ldy + c.begin;
+    const bool asks = wanted != nullptr && c.begin == 0;
+    const Wanted beside = asks ? wanted->from(r.begin) : Wanted{};
     products.dense_forward(x + r.begin * ldx, ldx, w.panel(c.begin), w.panel_stride,
                            b == nullptr ? b : b + c.begin, activation, alpha,
                            z == nullptr ? z : z + at, y + at, ldy, r.end - r.begin, c.end - c.begin,
-                           k);
+                           k, asks ? &beside : nullptr);
   });
 }
 
@@ -208,7 +210,7 @@ void round_weights(const Bf16Kernels& products, int threads, const DenseWeights<
 
 #define DLCORE_INSTANTIATE(T, K)                                                              \
   template void dense_forward(const K&, int, const T*, Index, const DenseWeights<const T>&,   \
-                              const T*, Activation, T, T*, T*, Index, Index);                 \
+                              const T*, Activation, T, T*, T*, Index, Index, const Wanted*);  \
   template void dense_input_gradient(const KernelsOf<T>&, const K&, int, const T*, Index,     \
                                      const DenseWeights<const T>&, const TransposedBatch<T>&, \
                                      bool, T*, Index, Index);                                 \

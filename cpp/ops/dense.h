@@ -21,11 +21,12 @@ struct DenseWeights {
   T* panel(Index column) const { return w + column / kPanel<T> * panel_stride; }
 };
 
-/// y = activation(x w + b); z, where not null, keeps the activation's argument.
+/// y = activation(x w + b); z, where not null, keeps the activation's argument. Beside each row of
+/// x one of `wanted` is asked for, if given.
 template <class T, class K>
 void dense_forward(const K& products, int threads, const T* x, Index ldx,
                    const DenseWeights<const T>& w, const T* b, Activation activation, T alpha, T* z,
-                   T* y, Index ldy, Index m);
+                   T* y, Index ldy, Index m, const Wanted* wanted = nullptr);
 
 /// Rows below which a batch has fewer elements, m (n + k), than the weights, n k.
 Index smaller_batch(Index n, Index k);

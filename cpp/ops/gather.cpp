@@ -14,18 +14,6 @@ namespace {
 constexpr Index kChunkBytes = 2048;
 // About a microsecond of copying.
 constexpr Index kTaskElements = 1 << 12;
-// Rows of a shuffled batch lie anywhere in memory, which the hardware cannot foresee. They are
-// asked for this many bytes before they are needed, which reaches into the next batch: its first
-// rows come while this one is trained on.
-constexpr Index kPrefetchBytes = 32768;
-
-/// Asks for features of a row, into the second-level cache.
-void prefetch_row(const RowsView& x, Part features, Index row) {
-  constexpr Index kLine = 64;
-  const Index size = item_size(x.dtype), bytes = (features.end - features.begin) * size;
-  const std::byte* from = x.base + row * x.row_stride + features.begin * size;
-  for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(from + at, 0, 2);
-}
 
 /// Columns begin .. begin + n of a row.
 template <class T>
@@ -50,14 +38,16 @@ bool gather_piece(const KernelsOf<T>& kernels, const RowsView& x, Index row, Ind
 
 }  // namespace
 
+Wanted wanted(const RowsView& x, Part features, const Index* rows, Index count) {
+  const Index size = item_size(x.dtype);
+  return {reinterpret_cast<const char*>(x.base + features.begin * size), x.row_stride,
+          (features.end - features.begin) * size, rows, x.columns.empty() ? count : 0};
+}
+
 template <class T>
 bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, Part features,
-            const Index* rows, Index known, Index first, T scale, T* y, Index ldy, Index m,
-            Index pieces) {
+            const Index* rows, Index first, T scale, T* y, Index ldy, Index m, Index pieces) {
   const Index all = features.end - features.begin, n = all / pieces;
-  const Index row_bytes = std::max<Index>(all * item_size(x.dtype), 1);
-  const Index ahead = std::max<Index>(kPrefetchBytes / row_bytes, 1);
-  const Index last = rows == nullptr || !x.columns.empty() ? 0 : known - ahead;
   const Index tasks = std::clamp<Index>(m * all / kTaskElements, 1, std::max<Index>(m, 1));
   std::atomic<bool> finite{true};
   parallel_for(threads, tasks, [&](Index task) {
@@ -65,7 +55,6 @@ bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, Part fe
     bool good = true;
     for (Index i = r.begin; i < r.end; ++i) {
       const Index row = rows == nullptr ? first + i : rows[i];
-      if (i < last) prefetch_row(x, features, rows[i + ahead]);
       for (Index p = 0; p < pieces; ++p) {
         good = gather_piece(kernels, x, row, features.begin + p * n, n, scale,
                             y + (i * pieces + p) * ldy) &&
@@ -97,8 +86,8 @@ bool find_not_finite(const RowsView& x, const Index* rows, Index count, Position
 }
 
 template bool gather(const KernelsOf<float>&, int, const RowsView&, Part, const Index*, Index,
-                     Index, float, float*, Index, Index, Index);
+                     float, float*, Index, Index, Index);
 template bool gather(const KernelsOf<double>&, int, const RowsView&, Part, const Index*, Index,
-                     Index, double, double*, Index, Index, Index);
+                     double, double*, Index, Index, Index);
 
 }  // namespace dlcore::ops

@@ -7,12 +7,13 @@
 namespace dlcore::ops {
 
 /// y = T(x[rows[i], features]) * scale for m rows of x (rows null: first + i), each cut into
-/// `pieces` rows of y; false where a value is not finite. `known` entries of rows, m or more, say
-/// what comes next, which is asked for ahead of its use.
+/// `pieces` rows of y; false where a value is not finite.
 template <class T>
 bool gather(const KernelsOf<T>& kernels, int threads, const RowsView& x, Part features,
-            const Index* rows, Index known, Index first, T scale, T* y, Index ldy, Index m,
-            Index pieces);
+            const Index* rows, Index first, T scale, T* y, Index ldy, Index m, Index pieces);
+
+/// The memory of these features of rows that are gathered next.
+Wanted wanted(const RowsView& x, Part features, const Index* rows, Index count);
 
 /// Row and column of the first value among rows 0..count (of `rows`, if given) that is NaN or
 /// infinite; false if there is none.
