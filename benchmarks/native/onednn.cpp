@@ -15,7 +15,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
@@ -84,7 +83,6 @@ void add_ways(const std::string& name, Description description, const Arguments&
 }
 
 std::vector<Way> all_ways(Product product, const DenseData& d) {
-  // Outputs first where oneDNN names the sizes of weights; the layout is its own choice.
   const memory::desc x({d.m, d.k}, kFloat, Tag::ab), y({d.m, d.n}, kFloat, Tag::ab);
   const memory::desc w({d.n, d.k}, kFloat, Tag::any), b({d.n}, kFloat, Tag::a);
   const memory::desc plain_w({d.n, d.k}, kFloat, Tag::ab), turned_w({d.n, d.k}, kFloat, Tag::ba);
@@ -160,9 +158,9 @@ double quick_time(Way& way, double enough) {
 
 }  // namespace
 
-OneDnnProduct onednn_product(Product product, const DenseData& data) {
+OneDnnProduct onednn_product(Product product, std::shared_ptr<const DenseData> data) {
   omp_set_num_threads(1);
-  std::vector<Way> ways = all_ways(product, data);
+  std::vector<Way> ways = all_ways(product, *data);
   std::size_t best = 0;
   double least = 1e9;
   for (std::size_t i = 0; i < ways.size(); ++i) {
@@ -173,7 +171,7 @@ OneDnnProduct onednn_product(Product product, const DenseData& data) {
   const dnnl_version_t& v = *dnnl_version();
   const std::string version =
       std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
-  const auto result = [way] {
+  const auto result = [way, data] {
     way->run();
     Buffer<float> numbers(static_cast<Index>(way->written.get_size()) / 4);
     memory to = view(numbers, way->written), from = way->arguments.at(way->result);
@@ -181,7 +179,7 @@ OneDnnProduct onednn_product(Product product, const DenseData& data) {
     way->stream.wait();
     return numbers;
   };
-  return {{"oneDNN " + version, way->name, repeated([way] { way->run(); })}, result};
+  return {{"oneDNN " + version, way->name, repeated([way, data] { way->run(); })}, result};
 }
 
 }  // namespace dlcore::bench

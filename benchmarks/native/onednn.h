@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+
 #include "bench.h"
 
 namespace dlcore::bench {
@@ -27,6 +29,6 @@ struct OneDnnProduct {
 
 /// One product by oneDNN on one thread, in the way that is the fastest of all it has for this
 /// shape: forward with bias and relu, weights in the layout it likes best.
-OneDnnProduct onednn_product(Product product, const DenseData& data);
+OneDnnProduct onednn_product(Product product, std::shared_ptr<const DenseData> data);
 
 }  // namespace dlcore::bench

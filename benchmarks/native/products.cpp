@@ -73,9 +73,8 @@ Prepared with_peer(Product product, int threads, const Layer& d, Prepared prepar
     for (Index i = 0; i < d.m; ++i) {
       std::copy_n(d.x.data() + i * d.ldx, d.k, data->x.data() + i * d.k);
     }
-    const OneDnnProduct onednn = onednn_product(product, *data);
+    const OneDnnProduct onednn = onednn_product(product, data);
     prepared.peer = onednn.peer;
-    prepared.peer.run = [data, run = onednn.peer.run](Index calls) { return run(calls); };
     prepared.check = [=, ours = prepared.check] {
       std::string wrong = ours();
       const Buffer<float> theirs = onednn.result();
