@@ -3,7 +3,7 @@
 // everywhere, and the default rarely for gradients. GFLOP/s of version 3.2, inner product and
 // matmul:
 //
-//   forward           784x32 m128 271 264,  2048x2048 m1024 236 257,  2048x32 m4096 223 238
+//   forward           784x32 m128 271 262,  2048x2048 m1024 236 257,  2048x32 m4096 223 238
 //   input gradient    784x32 m128 235 256,  2048x2048 m32 182 245
 //   weight gradient   784x32 m128 192 255,  1024x1024 m128 268 263,   2048x32 m4096 100 173 (by
 //   gemm)
