@@ -221,33 +221,36 @@ def functions() -> str:
 
 
 def products() -> str:
-    """Shares of the multiply-add peak: kernels and layers by batch."""
+    """Shares of the multiply-add peak, and ratios to a peer: kernels and layers by batch."""
     result = load("native-1-thread")
     kernels = {
         "dense_forward": "forward",
         "dense_input_gradient": "input gradient",
         "dense_weight_gradient": "weight gradient",
     }
-    shares: dict[tuple[str, str], dict[int, float]] = {}
+    cells: dict[tuple[str, str], dict[int, str]] = {}
     for record in result["results"]:
         kernel, *rest = record["name"].split("/")
         if kernel in kernels and len(rest) == 2 and "share" in record:
-            shares.setdefault((rest[0], kernel), {})[int(rest[1][1:])] = record["share"]
-    batches = sorted({batch for of_batch in shares.values() for batch in of_batch})
+            ratio = f" ({times(record['ratio'])})" if "ratio" in record else ""
+            cell = percent(record["share"]) + ratio
+            cells.setdefault((rest[0], kernel), {})[int(rest[1][1:])] = cell
+    batches = sorted({batch for of_batch in cells.values() for batch in of_batch})
+    peers = sorted({record["peer"] for record in result["results"] if "peer" in record})
 
     def order(key: tuple[str, str]) -> tuple[list[int], int]:
         return [int(size) for size in key[0].split("x")], list(kernels).index(key[1])
 
     rows = [
-        [layer, kernels[kernel], *(percent(shares[layer, kernel].get(b)) for b in batches)]
-        for layer, kernel in sorted(shares, key=order)
+        [layer, kernels[kernel], *(cells[layer, kernel].get(b, "") for b in batches)]
+        for layer, kernel in sorted(cells, key=order)
     ]
     peak = next(x["rate"] for x in result["limits"] if x["name"] == "fma" and x["threads"] == 1)
     machine = result["machine"]
     return (
         table(["layer", "product", *(f"batch {batch}" for batch in batches)], rows)
         + f"\n{machine['cpu']}, {result['kernels']}, one thread, peak {peak * 1e-9:.0f} GFLOP/s; "
-        f"{result['date'][:10]}; dlcore at {result['revision']}. "
+        f"{result['date'][:10]}; dlcore at {'; '.join([result['revision'], *peers])}. "
         "From `benchmarks/results/native-1-thread.json`.\n"
     )
 

@@ -382,3 +382,22 @@ def test_tables_notice_a_change(change, tmp_path):
     answer = run(*command, "--check", page)
     assert answer.returncode == 1
     assert "stale: page.md" in answer.stdout
+
+
+def test_table_of_products_shows_ratios_where_a_peer_was_timed(tmp_path):
+    copy = tmp_path / "benchmarks"
+    shutil.copytree(BENCHMARKS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    file = copy / "results" / "native-1-thread.json"
+    kept = json.loads(file.read_text())
+    names = [f"dense_forward/784x32/m{batch}" for batch in (8, 32)]
+    kept["results"] = [
+        {"name": names[0], "share": 0.94, "peer": "oneDNN 3.2.0", "ratio": 1.0349},
+        {"name": names[1], "share": 0.5},
+    ]
+    file.write_text(json.dumps(kept))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- benchmarks: products -->\n<!-- end -->\n")
+    assert run(sys.executable, copy / "tables.py", page).returncode == 0
+    text = page.read_text()
+    assert "| 784x32 | forward | 94 % (1.03x) | 50 % |" in text
+    assert f"{kept['revision']}; oneDNN 3.2.0. From" in text

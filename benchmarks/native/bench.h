@@ -17,12 +17,19 @@ enum class Yardstick {
   none,       ///< the time alone
 };
 
+/// Another library that does the same work; nobody, where `run` is empty.
+struct Peer {
+  std::string name, way;  ///< as in "oneDNN 3.2.0", and which of its ways to do it
+  std::function<double(Index calls)> run;
+};
+
 /// A case with its data.
 struct Prepared {
   /// Compares with the reference kernels; empty where all is right, else what is not.
   std::function<std::string()> check;
   /// Does the work `calls` times and returns the seconds it took.
   std::function<double(Index calls)> run;
+  Peer peer = {};
 };
 
 struct Case {

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "bench.h"
+#include "onednn.h"
 #include "ops/dense.h"
 #include "ops/optimizer.h"
 #include "parameters.h"
@@ -60,6 +61,33 @@ std::string check_rows(Index rows, double operations, F row) {
   return "";
 }
 
+/// Sets oneDNN beside a product, where this build has it; `row` gives rows of our result, which
+/// must be its. With one thread only: OpenMP's others would spin beside ours.
+Prepared with_peer(Product product, int threads, const Layer& d, Prepared prepared,
+                   const std::function<const float*(Index)>& row) {
+  if constexpr (kHasOneDnn) {
+    if (threads > 1) return prepared;
+    const auto data = std::make_shared<DenseData>(DenseData{d.m, d.n, d.k, Buffer<float>(d.m * d.k),
+                                                            grid(d.n * d.k, 3), grid(d.n, 2),
+                                                            grid(d.m * d.n, 4)});
+    for (Index i = 0; i < d.m; ++i) {
+      std::copy_n(d.x.data() + i * d.ldx, d.k, data->x.data() + i * d.k);
+    }
+    const OneDnnProduct onednn = onednn_product(product, data);
+    prepared.peer = onednn.peer;
+    prepared.check = [=, ours = prepared.check] {
+      std::string wrong = ours();
+      const Buffer<float> theirs = onednn.result();
+      const Index columns = product == Product::input_gradient ? data->k : data->n;
+      for (Index i = 0; wrong.empty() && i < theirs.size() / columns; ++i) {
+        wrong = compare(theirs.data() + i * columns, row(i), columns, 0, 0, "the peer's result");
+      }
+      return wrong;
+    };
+  }
+  return prepared;
+}
+
 Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
                  Activation activation) {
   auto d = std::make_shared<Layer>(shape, m);
@@ -83,7 +111,9 @@ Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int thr
                      exact ? 0 : 10 * kEps, "y");
     });
   };
-  return {check, repeated(run)};
+  if (activation != Activation::relu) return {check, repeated(run)};
+  return with_peer(Product::forward, threads, *d, {check, repeated(run)},
+                   [=](Index i) { return y->data() + i * d->ldy; });
 }
 
 Prepared input_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, int threads) {
@@ -105,7 +135,8 @@ Prepared input_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, 
       return compare(dx->data() + i * d->ldx, expected.data(), d->k, 0, 0, "dx");
     });
   };
-  return {check, repeated(run)};
+  return with_peer(Product::input_gradient, threads, *d, {check, repeated(run)},
+                   [=](Index i) { return dx->data() + i * d->ldx; });
 }
 
 /// Row r of panels as n values.
@@ -135,7 +166,11 @@ Prepared weight_gradient(const KernelsOf<float>& k, const Shape& shape, Index m,
       return compare(found.data(), expected.data(), d->n, 0, 0, "dw");
     });
   };
-  return {check, repeated(run)};
+  const auto row = std::make_shared<Buffer<float>>(d->n);
+  return with_peer(Product::weight_gradient, threads, *d, {check, repeated(run)}, [=](Index r) {
+    panel_row(*d, *dw, r, row->data());
+    return row->data();
+  });
 }
 
 Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
