@@ -353,8 +353,8 @@ __attribute__((noinline)) void pair_tile(const T* w, Index panel_stride, bool fa
   constexpr Index kRow = kPanel<T> / M::kTerms, kSide = kLanes<T>;
   Vec<T> sum[kSide] = {};
   for (Index left = depth; left > 0; left -= kRow) {
-    if (far) prefetch(w + panel_stride, 0, kSide * kRow);
     for (Index d = 0; d < smaller(kRow, left); d += 2) {
+      if (far) prefetch(w + panel_stride + d * kSide, 0, 2 * kSide);
       const Vec<T> row = load(pairs);
 #pragma GCC unroll 16
       for (Index r = 0; r < kSide; ++r) {

@@ -261,8 +261,8 @@ DLCORE_INLINE void separate(Vec<T> a, Vec<T> b, bool within, Vec<T>& even, Vec<T
   // Where lane i of the even units lies among the lanes of both.
   const auto from = [=](int i) {
     const int place = i % group;
-    return i - place + (place < group / 2 ? 0 : kLanes<T>) +
-           place % (group / 2) / unit * 2 * unit + i % unit;
+    return i - place + (place < group / 2 ? 0 : kLanes<T>)+place % (group / 2) / unit * 2 * unit +
+           i % unit;
   };
 #ifdef __clang__
   for (int i = 0; i < kLanes<T>; ++i) {
