@@ -28,10 +28,12 @@ inline constexpr Index kTileColumns = 2 * kLanes<T>;
 inline constexpr Index kDepth = 1024;
 // Rows of the batch worked through before the weights are fetched again.
 inline constexpr Index kBatchBlock = 256;
-// Input gradients of at most this many examples, summed over at least so many outputs, are dot
-// products: fewer examples than lanes leave nothing else to fill a vector with.
+// Input gradients of at most kDotRows examples, summed over kDotDepth outputs or more, are dot
+// products: fewer examples than lanes leave nothing else to fill a vector with. Those of at most
+// kDotAlways examples are so for any number of outputs.
 inline constexpr Index kDotRows = 8;
-inline constexpr Index kDotDepth = 128, kDotAlways = 4;
+inline constexpr Index kDotDepth = 128;
+inline constexpr Index kDotAlways = 4;
 // More than half of kDotRows examples, twice over, fill the lanes where there are twice as many: of
 // so many outputs they stay in the first-level cache.
 inline constexpr Index kPairDepth = 512;

@@ -265,6 +265,7 @@ DLCORE_INLINE void separate(Vec<T> a, Vec<T> b, bool within, Vec<T>& even, Vec<T
            i % unit;
   };
 #ifdef __clang__
+#pragma GCC unroll 16
   for (int i = 0; i < kLanes<T>; ++i) {
     const int f = from(i);
     even[i] = f < kLanes<T> ? a[f] : b[f - kLanes<T>];
