@@ -28,10 +28,12 @@ inline constexpr Index kTileColumns = 2 * kLanes<T>;
 inline constexpr Index kDepth = 1024;
 // Rows of the batch worked through before the weights are fetched again.
 inline constexpr Index kBatchBlock = 256;
-// Input gradients of at most this many examples, summed over at least so many outputs, are dot
-// products: fewer examples than lanes leave nothing else to fill a vector with.
+// Input gradients of at most kDotRows examples, summed over kDotDepth outputs or more, are dot
+// products: fewer examples than lanes leave nothing else to fill a vector with. Those of at most
+// kDotAlways examples are so for any number of outputs.
 inline constexpr Index kDotRows = 8;
 inline constexpr Index kDotDepth = 128;
+inline constexpr Index kDotAlways = 4;
 // More than half of kDotRows examples, twice over, fill the lanes where there are twice as many: of
 // so many outputs they stay in the first-level cache.
 inline constexpr Index kPairDepth = 512;
@@ -41,6 +43,11 @@ template <class T>
 inline constexpr Index kNear = (Index{3} << 19) / static_cast<Index>(sizeof(T));
 
 constexpr Index smaller(Index a, Index b) { return a < b ? a : b; }
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
 
 /// How one element of a and one of b go into a sum: as numbers of T here, as pairs of bfloat16 in
 /// avx512bf16.cpp, where everything else is the same with half the depth.
@@ -62,14 +69,13 @@ DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
   for (Index i = begin; i < begin + n; i += kLine<T>) __builtin_prefetch(array + i);
 }
 
-/// How the factor a lies in a tile: rows of summed elements, of which a step takes one or a pair,
-/// or columns, of which each holds one element of every sum; while those are multiplied the tile
-/// may ask ahead.
-enum class Factor { rows, pairs, columns, columns_asking };
+/// How the factor a lies in a tile: rows of summed elements or columns, of which each holds one
+/// element of every sum; while those are multiplied the tile may ask ahead.
+enum class Factor { rows, columns, columns_asking };
 
 /// c = a b or c += a b over one tile, summed in order of depth. Element (r, d) of a lies at
 /// r * lda + (d / run) * jump + d % run in rows, whose depth jumps every `run` in panels, and at
-/// d * lda + r in columns. In pairs, lane l of row d / 2 of b is multiplied by element d + l % 2.
+/// d * lda + r in columns.
 template <class T>
 struct Tile {
   const T* a;
@@ -117,11 +123,8 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
       sum[r][v] = t.add ? load(t.c + r * t.ldc + v * kLanes<T>) : Vec<T>{};
     }
   }
-  constexpr bool kRows = F == Factor::rows || F == Factor::pairs;
-  constexpr Index kStep = F == Factor::pairs ? 2 : 1;
-  // Rows of pairs lie in a panel: a distance the compiler knows is no register.
-  const Index a_row = F == Factor::pairs ? kPanel<T> / M::kTerms : kRows ? t.lda : 1;
-  const Index a_depth = kRows ? kStep : t.lda, ldb = t.ldb;
+  constexpr bool kRows = F == Factor::rows;
+  const Index a_row = kRows ? t.lda : 1, a_depth = kRows ? 1 : t.lda, ldb = t.ldb;
   const T* b = t.b;
   const T* a_run = t.a;
   Index wanted = t.first;
@@ -132,7 +135,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
       if (t.asked != 0) prefetch(a_run, t.asked, R * a_row);
       if (t.wanted != nullptr) t.wanted->ask(wanted++);
     }
-    for (Index d = 0; d < run; d += kStep) {
+    for (Index d = 0; d < run; ++d) {
       if constexpr (F == Factor::columns_asking) {
         if (d < ahead->lines) ask(*ahead, d);
         if (ahead->next > 0) prefetch(b, ahead->next, kTileColumns<T>);
@@ -142,12 +145,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
       for (int v = 0; v < V; ++v) row[v] = load(b + v * kLanes<T>);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        Vec<T> s;
-        if constexpr (F == Factor::pairs) {
-          s = splat_pair(a + r * a_row);
-        } else {
-          s = splat(a[r * a_row]);
-        }
+        const Vec<T> s = splat(a[r * a_row]);
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) sum[r][v] = M::template add<T>(s, row[v], sum[r][v]);
       }
@@ -281,20 +279,21 @@ void dense_finish(const T* more, const T* b, Activation activation, T alpha, T* 
 
 /// Sums of R rows of the weights times C rows of dy, lane by lane, and then over the lanes.
 template <class T, class M, int R, int C>
-__attribute__((noinline)) void dot_tile(const T* w, Index panel_stride, const T* dy, Index ldy,
-                                        Index n, bool add, T* dx, Index ldx) {
+DLCORE_INLINE void dot_tile(const T* w, Index panel_stride, const T* dy, Index ldy, Index n,
+                            bool add, T* dx, Index ldx) {
   constexpr Index kRow = kPanel<T> / M::kTerms;
   Vec<T> sum[C][R] = {};
   for (Index j = 0; j < n; j += kRow) {
-    for (Index v = 0; v < kRow; v += kLanes<T>) {
-      Vec<T> row[R];
+    // No vectors of padding: of 10 outputs the second is zeros.
+    for (Index v = 0; v < smaller(kRow, n - j); v += kLanes<T>) {
+      Vec<T> d[C];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) row[r] = load(w + r * kRow + v);
+      for (int c = 0; c < C; ++c) d[c] = load(dy + c * ldy + j + v);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const Vec<T> row = load(w + r * kRow + v);
 #pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
-        const Vec<T> d = load(dy + c * ldy + j + v);
-#pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) sum[c][r] = M::template add<T>(row[r], d, sum[c][r]);
+        for (int c = 0; c < C; ++c) sum[c][r] = M::template add<T>(row, d[c], sum[c][r]);
       }
     }
     w += panel_stride;
@@ -308,29 +307,40 @@ __attribute__((noinline)) void dot_tile(const T* w, Index panel_stride, const T*
   }
 }
 
+/// C examples at k inputs: R of these at a time, the rest in ever smaller tiles.
+template <class T, class M, int R, int C>
+__attribute__((noinline)) void dot_tiles(const T* dy, Index ldy, const T* w, Index panel_stride,
+                                         bool add, T* dx, Index ldx, Index n, Index k) {
+  Index i = 0;
+  for (; i + R <= k; i += R) {
+    dot_tile<T, M, R, C>(w + i * (kPanel<T> / M::kTerms), panel_stride, dy, ldy, n, add, dx + i,
+                         ldx);
+  }
+  if constexpr (R > 1) {
+    if (i < k) {
+      dot_tiles<T, M, R / 2, C>(dy, ldy, w + i * (kPanel<T> / M::kTerms), panel_stride, add, dx + i,
+                                ldx, n, k - i);
+    }
+  }
+}
+
 /// dx for few examples, each element a dot product of a row of the weights and one of dy.
 template <class T, class M>
 void input_gradient_by_dots(const T* dy, Index ldy, const T* w, Index panel_stride, bool add, T* dx,
                             Index ldx, Index m, Index n, Index k) {
-  constexpr Index kRow = kPanel<T> / M::kTerms;
-  constexpr int kRows = DLCORE_VECTOR_BYTES == 32 ? 2 : kLanes<T> < 4 ? kLanes<T> : 4;
-  for (Index i = 0; i < k; i += kRows) {
-    for (Index r = 0; r < m; r += 4) {
-      const T* weights = w + i * kRow;
-      const T* rows = dy + r * ldy;
-      T* to = dx + r * ldx + i;
-      if (k - i >= kRows && m - r >= 4) {
-        dot_tile<T, M, kRows, 4>(weights, panel_stride, rows, ldy, n, add, to, ldx);
-      } else {
-        for (Index a = 0; a < smaller(kRows, k - i); ++a) {
-          for (Index b = 0; b < smaller(4, m - r); ++b) {
-            dot_tile<T, M, 1, 1>(weights + a * kRow, panel_stride, rows + b * ldy, ldy, n, add,
-                                 to + b * ldx + a, ldx);
-          }
-        }
-      }
+  constexpr int kSums = DLCORE_VECTOR_BYTES == 32 ? 8 : 16;
+  Index r = 0;
+  const auto tiles = [&](auto examples) {
+    constexpr int kCount = decltype(examples)::value;
+    constexpr int kRows = kSums / kCount < kLanes<T> ? kSums / kCount : kLanes<T>;
+    for (; r + kCount <= m; r += kCount) {
+      dot_tiles<T, M, kRows, kCount>(dy + r * ldy, ldy, w, panel_stride, add, dx + r * ldx, ldx, n,
+                                     k);
     }
-  }
+  };
+  tiles(Count<4>{});
+  tiles(Count<2>{});
+  tiles(Count<1>{});
 }
 
 /// Lanes 2 e and 2 e + 1 of row j of `pairs` are outputs 2 j and 2 j + 1 of example e.
@@ -349,6 +359,34 @@ void pack_pairs(const T* dy, Index ldy, Index m, Index depth, T* pairs) {
   }
 }
 
+/// One vector of inputs at kDotRows examples, of which m are wanted.
+template <class T, class M>
+__attribute__((noinline)) void pair_tile(const T* w, Index panel_stride, bool far, const T* pairs,
+                                         Index depth, bool add, T* dx, Index ldx, Index m) {
+  constexpr Index kRow = kPanel<T> / M::kTerms, kSide = kLanes<T>;
+  Vec<T> sum[kSide] = {};
+  for (Index left = depth; left > 0; left -= kRow) {
+    for (Index d = 0; d < smaller(kRow, left); d += 2) {
+      if (far) prefetch(w + panel_stride + d * kSide, 0, 2 * kSide);
+      const Vec<T> row = load(pairs);
+#pragma GCC unroll 16
+      for (Index r = 0; r < kSide; ++r) {
+        sum[r] = M::template add<T>(splat_pair(w + r * kRow + d), row, sum[r]);
+      }
+      pairs += kSide;
+    }
+    w += panel_stride;
+  }
+  Vec<T> total[kDotRows];
+  add_and_turn_pairs<T>(sum, total);
+#pragma GCC unroll 8
+  for (Index e = 0; e < kDotRows; ++e) {
+    if (e == m) break;
+    T* to = dx + e * ldx;
+    store(to, add ? total[e] + load(to) : total[e]);
+  }
+}
+
 /// dx for a few more examples than fill half a vector: lanes hold each of them twice and sum the
 /// even and the odd outputs, a broadcast takes two weights, and the two sums are added.
 template <class T, class M>
@@ -356,45 +394,18 @@ void input_gradient_by_pairs(const T* dy, Index ldy, const T* w, Index panel_str
                              T* dx, Index ldx, Index m, Index n, Index k) {
   constexpr Index kRow = kPanel<T> / M::kTerms, kSide = kLanes<T>;
   alignas(64) T pairs[kPairDepth * kDotRows];
-  alignas(64) T sums[kSide * kSide], turned[kSide * kSide];
   const bool far = (n + kRow - 1) / kRow * panel_stride > kNear<T>;
+  const Index whole = k / kSide * kSide;
   for (Index n0 = 0; n0 < n; n0 += kPairDepth) {
     const Index depth = smaller(kPairDepth, n - n0);
     pack_pairs(dy + n0, ldy, m, depth, pairs);
-    for (Index i = 0; i < k; i += kSide) {
-      const Index rows = smaller(kSide, k - i);
-      const T* weights = w + n0 / kRow * panel_stride + i * kRow;
-      Tile<T> tile{weights,
-                   kRow,
-                   pairs,
-                   kSide,
-                   depth,
-                   false,
-                   sums,
-                   kSide,
-                   panel_stride,
-                   kRow,
-                   far ? panel_stride : 0};
-      Index left = rows;
-      const auto multiply_rows = [&](auto product, Index count) {
-        for (; left >= count; left -= count) {
-          product(tile, nullptr);
-          tile.a += count * kRow;
-          tile.c += count * kSide;
-        }
-      };
-      multiply_rows(tile_product<T, M, kSide, 1, Factor::pairs>, kSide);
-      multiply_rows(tile_product<T, M, 4, 1, Factor::pairs>, 4);
-      multiply_rows(tile_product<T, M, 1, 1, Factor::pairs>, 1);
-      transpose_block(sums, kSide, turned, kSide);
-      for (Index e = 0; e < m; ++e) {
-        T* to = dx + e * ldx + i;
-        Vec<T> total = load(turned + 2 * e * kSide) + load(turned + (2 * e + 1) * kSide);
-        if (add || n0 > 0) total += load_partial(to, rows, T{0});
-        store_partial(to, total, rows);
-      }
+    for (Index i = 0; i < whole; i += kSide) {
+      pair_tile<T, M>(w + n0 / kRow * panel_stride + i * kRow, panel_stride, far, pairs, depth,
+                      add || n0 > 0, dx + i, ldx, m);
     }
   }
+  input_gradient_by_dots<T, M>(dy, ldy, w + whole * kRow, panel_stride, add, dx + whole, ldx, m, n,
+                               k - whole);
 }
 
 /// packed[j,i] = w[i,j] for outputs n0 .. n0 + depth and `rows` <= kPanel inputs from w on; the
@@ -427,7 +438,7 @@ void dense_input_gradient(const T* dy, Index ldy, const T* w, Index panel_stride
       return input_gradient_by_pairs<T, M>(dy, ldy, w, panel_stride, add, dx, ldx, m, n, k);
     }
   }
-  if (m <= kDotRows && n >= kDotDepth / M::kTerms) {
+  if (m <= kDotAlways || (m <= kDotRows && n >= kDotDepth / M::kTerms)) {
     return input_gradient_by_dots<T, M>(dy, ldy, w, panel_stride, add, dx, ldx, m, n, k);
   }
   // Panels of the transposed weights, made where they are used, in the second-level cache.

@@ -252,25 +252,84 @@ DLCORE_INLINE void transpose_block(const T* x, Index ldx, T* xt, Index ldt) {
 #endif
 }
 
+/// Even and odd units of two vectors, those of a first, then those of b: of elements within each 16
+/// bytes where `within`, else of 16 bytes in the whole vector.
+template <class T>
+DLCORE_INLINE void separate(Vec<T> a, Vec<T> b, bool within, Vec<T>& even, Vec<T>& odd) {
+  constexpr int kQuad = 16 / static_cast<int>(sizeof(T));
+  const int unit = within ? 1 : kQuad, group = within ? kQuad : kLanes<T>;
+  // Where lane i of the even units lies among the lanes of both.
+  const auto from = [=](int i) {
+    const int place = i % group;
+    return i - place + (place < group / 2 ? 0 : kLanes<T>)+place % (group / 2) / unit * 2 * unit +
+           i % unit;
+  };
+#ifdef __clang__
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    const int f = from(i);
+    even[i] = f < kLanes<T> ? a[f] : b[f - kLanes<T>];
+    odd[i] = f < kLanes<T> ? a[f + unit] : b[f + unit - kLanes<T>];
+  }
+#else
+  Mask<T> evens, odds;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    evens[i] = from(i);
+    odds[i] = from(i) + unit;
+  }
+  even = __builtin_shuffle(a, b, evens);
+  odd = __builtin_shuffle(a, b, odds);
+#endif
+}
+
+template <class T>
+DLCORE_INLINE Vec<T> add_neighbours(Vec<T> a, Vec<T> b, bool within) {
+  Vec<T> even, odd;
+  separate<T>(a, b, within, even, odd);
+  return even + odd;
+}
+
 /// Lane r, counted modulo R, is a part of the sum over the lanes of v[r].
 template <class T, int R>
 DLCORE_INLINE Vec<T> fold(const Vec<T>* v) {
   if constexpr (R == 1) {
     return v[0];
   } else {
-    Vec<T> first = fold<T, R / 2>(v), second = fold<T, R / 2>(v + R / 2);
-    exchange<T>(first, second, R / 2);
-    return first + second;
+    return add_neighbours<T>(fold<T, R / 2>(v), fold<T, R / 2>(v + R / 2), R * sizeof(T) <= 16);
   }
 }
 
-/// Lane r is the sum over the lanes of v[r], for r < R; a fixed order, as in sum_lanes.
+/// Lane r, counted modulo R, is the sum over the lanes of v[r]: the same bits for any R.
 template <class T, int R>
 DLCORE_INLINE Vec<T> sums_of_lanes(const Vec<T>* v) {
   Vec<T> total = fold<T, R>(v);
 #pragma GCC unroll 4
-  for (int step = R; step < kLanes<T>; step *= 2) total += swap_lanes<T>(total, step);
+  for (int step = 2 * R; step <= kLanes<T>; step *= 2) {
+    total = add_neighbours<T>(total, total, step * sizeof(T) <= 16);
+  }
   return total;
+}
+
+/// Lane r of total[e] is the sum of lanes 2 e and 2 e + 1 of v[r], for 16 vectors of 16 lanes.
+template <class T>
+DLCORE_INLINE void add_and_turn_pairs(const Vec<T>* v, Vec<T>* total) {
+  static_assert(kLanes<T> == 16);
+  // Quad q of some[h][g]: inputs 4 g .. 4 g + 3 of example 2 q + h.
+  Vec<T> some[2][4];
+#pragma GCC unroll 4
+  for (int g = 0; g < 4; ++g) {
+    separate<T>(add_neighbours<T>(v[4 * g], v[4 * g + 1], true),
+                add_neighbours<T>(v[4 * g + 2], v[4 * g + 3], true), true, some[0][g], some[1][g]);
+  }
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    Vec<T> even[2], odd[2];
+    separate<T>(some[h][0], some[h][1], false, even[0], odd[0]);
+    separate<T>(some[h][2], some[h][3], false, even[1], odd[1]);
+    separate<T>(even[0], even[1], false, total[h], total[4 + h]);
+    separate<T>(odd[0], odd[1], false, total[2 + h], total[6 + h]);
+  }
 }
 
 /// Largest lane; a NaN may count or not.
