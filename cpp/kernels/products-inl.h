@@ -87,12 +87,14 @@ struct Tile {
 
 /// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
 /// three arrays, one a step of the depth, as more at a time keep the product's own loads waiting;
-/// and, where the next tile has other columns of b, those `next` elements from its own.
+/// where the next tile has other columns of b, those `next` elements from its own; and where it has
+/// other columns of a, the last of them, `beside` elements from this tile's first.
 template <class T>
 struct Ahead {
   const T* array[3];
   Index lines;
   Index next;
+  Index beside;
 };
 
 template <class T>
@@ -131,6 +133,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
       if constexpr (F == Factor::columns_asking) {
         if (d < ahead->lines) ask(*ahead, d);
         if (ahead->next > 0) prefetch(b, ahead->next, kTileColumns<T>);
+        if (ahead->beside > 0) __builtin_prefetch(a + ahead->beside);
       }
       Vec<T> row[V];
 #pragma GCC unroll 2
@@ -468,7 +471,7 @@ template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
   const RowSplit rows(k);
-  const bool far = m * ldy > kNear<T>;
+  const bool far = m * (ldx + ldy) > kNear<T>;
   for (Index j = 0; j < n; j += kTileColumns<T>) {
     const Index columns = smaller(kTileColumns<T>, n - j);
     T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
@@ -476,11 +479,11 @@ void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool a
       const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
       T* c = panel + i * kPanel<T>;
       const Tile<T> tile{x + i, ldx, dy + j, ldy, m, add, c, kPanel<T>};
-      const bool last = r + 1 == rows.count;
-      if (far && (add || last)) {
+      if (far) {
         const Ahead<T> asked{{c + height * kPanel<T>},
                              add ? height * kPanel<T> / kLine<T> : 0,
-                             last ? kTileColumns<T> : 0};
+                             r + 1 == rows.count ? kTileColumns<T> : 0,
+                             2 * height - 1};
         multiply<T, M, Factor::columns_asking>(height, columns, tile, &asked);
       } else {
         multiply<T, M, Factor::columns>(height, columns, tile);
@@ -542,6 +545,7 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
                          T* w, T* state1, T* state2, Index panel_stride, bool ahead, Index m,
                          Index n, Index k) {
   const RowSplit rows(k);
+  const bool far = m * (ldx + ldy) > kNear<T>;
   // Whole rows of a panel, so that the weights of a tile and its state lie in one run.
   alignas(64) T gradient[kTileRows * kPanel<T>];
   const auto of = [](T* state, Index at) { return state == nullptr ? state : state + at; };
@@ -553,12 +557,13 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
       const Index at = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
       for (Index c = 0; c < columns; c += kTileColumns<T>) {
         const Tile<T> tile{x + i, ldx, dy + j + c, ldy, m, false, gradient + c, kPanel<T>};
-        if (ahead) {
+        if (ahead || far) {
           // A part of what the next row of tiles updates.
           const Index next = at + height * (kPanel<T> + c);
           const Ahead<T> asked{{w + next, of(state1, next), of(state2, next)},
-                               height * kTileColumns<T> / kLine<T>,
-                               m * ldy > kNear<T> && r + 1 == rows.count ? kPanel<T> : 0};
+                               ahead ? height * kTileColumns<T> / kLine<T> : 0,
+                               far && r + 1 == rows.count ? kPanel<T> : 0,
+                               far ? 2 * height - 1 : 0};
           for (Index line = m; line < asked.lines; ++line) ask(asked, line);
           multiply<T, M, Factor::columns_asking>(height, columns - c, tile, &asked);
         } else {
