@@ -37,7 +37,8 @@ def test_large_arrays_take_the_other_path(name, dtype, kernels):
         ("dense_forward", (61, 70, 1537)),
         ("dense_forward", (300, 65, 512)),
         ("dense_backward", (1030, 33, 31)),
-        ("dense_backward", (1600, 65, 31)),  # a second block long enough to be asked for
+        # Two blocks, too large not to be asked for; ten outputs in turned tiles, inputs left over.
+        ("dense_backward", (1100, 42, 409)),
         ("dense_backward", (61, 130, 513)),
         # Few examples: pairs and dots, with rows left over.
         ("dense_backward", (7, 1601, 311)),

@@ -37,6 +37,8 @@ inline constexpr Index kDotAlways = 4;
 // More than half of kDotRows examples, twice over, fill the lanes where there are twice as many: of
 // so many outputs they stay in the first-level cache.
 inline constexpr Index kPairDepth = 512;
+// Lanes that a tile of a weight gradient leaves empty, over all examples, so that turning it pays.
+inline constexpr Index kTurnLanes = DLCORE_VECTOR_BYTES == 64 ? 192 : 384;
 // Elements that the second-level cache may hold. What lies among more of them is asked for ahead,
 // and only then: else 784x128 at batch 8 took 8.1 us instead of 7.5.
 template <class T>
@@ -96,12 +98,14 @@ struct Tile {
 
 /// What is wanted after a tile, asked for while it is multiplied: `lines` cache lines of each of
 /// three arrays, one a step of the depth, as more at a time keep the product's own loads waiting;
-/// and, where the next tile has other columns of b, those `next` elements from its own.
+/// where the next tile has other columns of b, those `next` elements from its own; and where it has
+/// other columns of a, the last of them, `beside` elements from this tile's first.
 template <class T>
 struct Ahead {
   const T* array[3];
   Index lines;
   Index next;
+  Index beside;
 };
 
 template <class T>
@@ -139,6 +143,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
       if constexpr (F == Factor::columns_asking) {
         if (d < ahead->lines) ask(*ahead, d);
         if (ahead->next > 0) prefetch(b, ahead->next, kTileColumns<T>);
+        if (ahead->beside > 0) __builtin_prefetch(a + ahead->beside);
       }
       Vec<T> row[V];
 #pragma GCC unroll 2
@@ -486,23 +491,83 @@ void dense_input_gradient_transposed(const T* dyt, Index ldt, const T* w, Index 
   }
 }
 
+/// Whether a tile of the weight gradient has its inputs along the vectors and is turned when it is
+/// summed, because its outputs would leave lanes empty.
+template <class T>
+bool turns(Index m, Index columns) {
+  const Index vectors = (columns + kLanes<T> - 1) / kLanes<T>;
+  return m * (vectors * kLanes<T> - columns) >= kTurnLanes;
+}
+
+/// c[k][kPanel] = x^T dy for k = kLanes or kTileColumns inputs and n <= kTileColumns outputs.
+template <class T, class M>
+void turned_product(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* c, Index m, Index n,
+                    Index k, bool far) {
+  constexpr Index kSide = kLanes<T>, kRow = kTileColumns<T>;
+  // All of it zero, though the padding of c alone must be: that alone took longer than the product
+  // of 32 examples.
+  alignas(64) T turned[kRow * kRow] = {};
+  if (add) {
+    for (Index i = 0; i < k; i += kSide) {
+      for (Index j = 0; j < n; j += kSide) {
+        transpose_block(c + i * kPanel<T> + j, kPanel<T>, turned + j * kRow + i, kRow);
+      }
+    }
+  }
+  const RowSplit rows(n);
+  for (Index r = 0; r < rows.count; ++r) {
+    const Index j = rows.begin(r), height = rows.begin(r + 1) - j;
+    const Tile<T> tile{dy + j, ldy, x, ldx, m, add, turned + j * kRow, kRow};
+    if (far) {
+      const Ahead<T> asked{{}, 0, kTileColumns<T>, 0};
+      multiply<T, M, Factor::columns_asking>(height, k, tile, &asked);
+    } else {
+      multiply<T, M, Factor::columns>(height, k, tile);
+    }
+  }
+  for (Index i = 0; i < k; i += kSide) {
+    for (Index j = 0; j < n; j += kSide) {
+      transpose_block(turned + j * kRow + i, kRow, c + i * kPanel<T> + j, kPanel<T>);
+    }
+  }
+}
+
+/// Calls tile(begin, inputs) for what turned_product takes of k inputs and returns how many it was:
+/// all but less than a vector, as nothing past x may be read.
+template <class T, class F>
+DLCORE_INLINE Index for_turned(Index k, F tile) {
+  Index i = 0;
+  for (Index inputs; k - i >= kLanes<T>; i += inputs) {
+    inputs = k - i >= kTileColumns<T> ? kTileColumns<T> : kLanes<T>;
+    tile(i, inputs);
+  }
+  return i;
+}
+
 template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
-  const RowSplit rows(k);
-  const bool far = m * ldy > kNear<T>;
+  const bool far = m * (ldx + ldy) > kNear<T>;
   for (Index j = 0; j < n; j += kTileColumns<T>) {
     const Index columns = smaller(kTileColumns<T>, n - j);
     T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
+    Index turned = 0;
+    if (turns<T>(m, columns)) {
+      turned = for_turned<T>(k, [&](Index i, Index inputs) {
+        turned_product<T, M>(x + i, ldx, dy + j, ldy, add, panel + i * kPanel<T>, m, columns,
+                             inputs, far);
+      });
+    }
+    const RowSplit rows(k - turned);
     for (Index r = 0; r < rows.count; ++r) {
-      const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
+      const Index i = turned + rows.begin(r), height = turned + rows.begin(r + 1) - i;
       T* c = panel + i * kPanel<T>;
       const Tile<T> tile{x + i, ldx, dy + j, ldy, m, add, c, kPanel<T>};
-      const bool last = r + 1 == rows.count;
-      if (far && (add || last)) {
+      if (far) {
         const Ahead<T> asked{{c + height * kPanel<T>},
                              add ? height * kPanel<T> / kLine<T> : 0,
-                             last ? kTileColumns<T> : 0};
+                             r + 1 == rows.count ? kTileColumns<T> : 0,
+                             2 * height - 1};
         multiply<T, M, Factor::columns_asking>(height, columns, tile, &asked);
       } else {
         multiply<T, M, Factor::columns>(height, columns, tile);
@@ -563,31 +628,48 @@ template <class T, class M>
 void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Update<T>& update,
                          T* w, T* state1, T* state2, Index panel_stride, bool ahead, Index m,
                          Index n, Index k) {
-  const RowSplit rows(k);
+  constexpr Index kTallest = kTileColumns<T> > kTileRows ? kTileColumns<T> : kTileRows;
+  const bool far = m * (ldx + ldy) > kNear<T>;
   // Whole rows of a panel, so that the weights of a tile and its state lie in one run.
-  alignas(64) T gradient[kTileRows * kPanel<T>];
+  alignas(64) T gradient[kTallest * kPanel<T>];
   const auto of = [](T* state, Index at) { return state == nullptr ? state : state + at; };
   for (Index j = 0; j < n; j += kPanel<T>) {
     const Index columns = smaller(kPanel<T>, n - j);
     if (columns < kPanel<T>) __builtin_memset(gradient, 0, sizeof(gradient));
+    const auto update_rows = [&](Index at, Index count) {
+      update_elements(update, w + at, gradient, of(state1, at), of(state2, at), count * kPanel<T>);
+    };
+    const Index panel = j / kPanel<T> * panel_stride;
+    Index turned = 0;
+    if (turns<T>(m, columns)) {
+      turned = for_turned<T>(k, [&](Index i, Index inputs) {
+        for (Index c = 0; c < columns; c += kTileColumns<T>) {
+          turned_product<T, M>(x + i, ldx, dy + j + c, ldy, false, gradient + c, m,
+                               smaller(kTileColumns<T>, columns - c), inputs, far);
+        }
+        update_rows(panel + i * kPanel<T>, inputs);
+      });
+    }
+    const RowSplit rows(k - turned);
     for (Index r = 0; r < rows.count; ++r) {
-      const Index i = rows.begin(r), height = rows.begin(r + 1) - i;
-      const Index at = (j / kPanel<T>)*panel_stride + i * kPanel<T>;
+      const Index i = turned + rows.begin(r), height = turned + rows.begin(r + 1) - i;
+      const Index at = panel + i * kPanel<T>;
       for (Index c = 0; c < columns; c += kTileColumns<T>) {
         const Tile<T> tile{x + i, ldx, dy + j + c, ldy, m, false, gradient + c, kPanel<T>};
-        if (ahead) {
+        if (ahead || far) {
           // A part of what the next row of tiles updates.
           const Index next = at + height * (kPanel<T> + c);
           const Ahead<T> asked{{w + next, of(state1, next), of(state2, next)},
-                               height * kTileColumns<T> / kLine<T>,
-                               m * ldy > kNear<T> && r + 1 == rows.count ? kPanel<T> : 0};
+                               ahead ? height * kTileColumns<T> / kLine<T> : 0,
+                               far && r + 1 == rows.count ? kPanel<T> : 0,
+                               far ? 2 * height - 1 : 0};
           for (Index line = m; line < asked.lines; ++line) ask(asked, line);
           multiply<T, M, Factor::columns_asking>(height, columns - c, tile, &asked);
         } else {
           multiply<T, M, Factor::columns>(height, columns - c, tile);
         }
       }
-      update_elements(update, w + at, gradient, of(state1, at), of(state2, at), height * kPanel<T>);
+      update_rows(at, height);
     }
   }
 }

@@ -37,15 +37,15 @@ constexpr Index kSharedElements = 1 << 21;
 /// Where no more than `most_rows` of a factor stay in a cache, which several columns take, it is
 /// cut into so many, and all columns pass by one block before the next.
 struct Cut {
-  Cut(Index rows, Index panels, Index flops, Index most_rows) {
+  Cut(Index rows, Index panels, Index flops, Index most_rows, Index unit) {
     const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
     const Index blocks = panels > 1 && rows > most_rows ? (rows - 1) / most_rows + 1 : 1;
     columns = std::clamp<Index>(panels, 1, std::max<Index>(tasks / blocks, 1));
-    const Index most = std::max<Index>(1, rows / kLeastRows);
+    const Index most = std::max<Index>(1, rows / unit);
     this->rows = blocks > 1 ? blocks : std::min((tasks + columns - 1) / columns, most);
     by_rows = blocks > 1 || rows > panels * kPanel<float>;
   }
-  Cut(Index rows, Index panels, Index flops) : Cut(rows, panels, flops, rows) {}
+  Cut(Index rows, Index panels, Index flops) : Cut(rows, panels, flops, rows, kLeastRows) {}
   Index count() const { return rows * columns; }
   Index row(Index task) const { return by_rows ? task / columns : task % rows; }
   Index column(Index task) const { return by_rows ? task % columns : task / rows; }
@@ -53,11 +53,15 @@ struct Cut {
   bool by_rows;
 };
 
+/// Inputs at multiples of which parts of a weight gradient begin: tiles are whole, and those of few
+/// outputs may be turned (products-inl.h).
+Index unit_of_gradient(Index n) { return n < kPanel<float> ? kPanel<float> : kLeastRows; }
+
 /// Cuts the weight gradient of m examples, n outputs and k features.
 Cut cut_of_gradient(Index m, Index n, Index k) {
   const bool large = m * (n + k) > kSharedElements;
   return {k, padded<float>(n) / kPanel<float>, 2 * m * n * k,
-          large ? std::max(kLeastRows, kCachedElements / m) : k};
+          large ? std::max(kLeastRows, kCachedElements / m) : k, unit_of_gradient(n)};
 }
 
 }  // namespace
@@ -137,7 +141,7 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
     const T *xs = x + m0 * ldx, *dys = dy + m0 * ldy;
     const Cut cut = cut_of_gradient(depth, n, k);
     parallel_for(threads, cut.count(), [&](Index task) {
-      const Part r = part(cut.row(task), cut.rows, k, kLeastRows);
+      const Part r = part(cut.row(task), cut.rows, k, unit_of_gradient(n));
       const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
       products.dense_weight_gradient(xs + r.begin, ldx, dys + c.begin, ldy, add || m0 > 0,
                                      dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride,
@@ -156,7 +160,7 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
   const bool ahead = m >= kAskRows && bytes * (1 + states) > kAskBytes;
   const Cut cut = cut_of_gradient(m, n, k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, kLeastRows);
+    const Part r = part(cut.row(task), cut.rows, k, unit_of_gradient(n));
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
