@@ -228,6 +228,7 @@ void Plan<T>::forward(const T* parameters, int threads, Part rows,
   for (const Step& step : steps_) {
     if (sliced && &step == &steps_.front()) {
       finish_slices(parameters, rows);
+      wanted = nullptr;  // its sums have asked
     } else if (node(step.op).op == OpKind::dense) {
       forward_dense(step, parameters, threads, rows, std::exchange(wanted, nullptr));
     } else {

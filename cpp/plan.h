@@ -67,8 +67,8 @@ class Plan {
 
   /// Values of all nodes for these rows of the plan's batch. Dropout drops where `dropout` is
   /// given, else it passes; first_row is the number of row 0 within a batch that is larger than
-  /// the plan's. Where `sliced`, the sums of the first product have been made. The first product
-  /// that is made here asks for what is wanted, if given.
+  /// the plan's. Where `sliced`, the sums of the first product have been made; else that product
+  /// asks for what is wanted, if given.
   void forward(const T* parameters, int threads, Part rows,
                std::optional<ops::DropoutKey> dropout = {}, Index first_row = 0,
                bool sliced = false, const Wanted* wanted = nullptr);

@@ -211,8 +211,7 @@ void Trainer<T>::forward_and_loss(const Batch& batch, Part piece, bool sliced, d
     if (weights != nullptr) weights[i] = data_.weight[row];
   }
   const Wanted wanted = after(batch, piece, {0, data_.x.features});
-  plan_.forward(state_.parameters.data(), threads, piece, dropout, 0, sliced,
-                sliced ? nullptr : &wanted);
+  plan_.forward(state_.parameters.data(), threads, piece, dropout, 0, sliced, &wanted);
   *sums = ops::loss_forward_backward<T>(
       k, threads, options_.loss, target_, plan_.output(begin), plan_.output_ld(), labels, targets,
       target_.features, weights, weight, plan_.loss_scratch(begin), plan_.output_gradient(begin),

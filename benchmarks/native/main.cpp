@@ -165,8 +165,7 @@ double limit_of(const Case& c, Limits& limits) {
 Result measure(const Case& c, Limits& limits, double seconds) {
   // A repetition is a millisecond at least: the clock and the first, cold call do not count then.
   constexpr double kRepetition = 2e-3;
-  // With a peer the caches hold the other's data at first: calls on 10 to 40 MB had a spread of 11
-  // % in turns of 2 ms and of 5 % in turns of 20.
+  // Beside a peer the caches hold the other's data at first, which a longer turn hides.
   constexpr double kTurn = 10e-3;
   constexpr Index kLeast = 5, kMost = 1000;
   Result result;

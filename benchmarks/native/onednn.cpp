@@ -1,13 +1,7 @@
 // oneDNN at the products of a dense layer. It has two primitives for each, the inner product and
 // the matmul of the same matrices, and several implementations of both. None is the fastest
-// everywhere, and the default rarely for gradients. GFLOP/s of version 3.2, inner product and
-// matmul:
-//
-//   forward           784x32 m128 271 262,  2048x2048 m1024 236 257,  2048x32 m4096 223 238
-//   input gradient    784x32 m128 235 256,  2048x2048 m32 182 245
-//   weight gradient   784x32 m128 192 255,  1024x1024 m128 268 263,   2048x32 m4096 100 173
-//
-// So all are timed when a case is prepared, and the fastest is the peer.
+// everywhere, and the default rarely for gradients (`peer_way` in a result says which was). So all
+// are timed when a case is prepared, and the fastest is the peer.
 
 #include "onednn.h"
 

@@ -52,13 +52,6 @@ struct Wanted {
   Index count;
 
   Wanted from(Index i) const { return {base, stride, bytes, rows + i, count - i}; }
-  // always_inline: GCC takes a function that only prefetches for one without effects.
-  __attribute__((always_inline)) void ask(Index i) const {
-    constexpr Index kLine = 64;
-    if (i >= count) return;
-    const char* row = base + rows[i] * stride;
-    for (Index at = 0; at < bytes; at += kLine) __builtin_prefetch(row + at);
-  }
 };
 
 /// Losses whose elements stand alone (cross-entropy works on whole rows).

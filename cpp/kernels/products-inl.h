@@ -65,10 +65,16 @@ struct Single {
 template <class T>
 inline constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
 
-/// Asks for elements of an array, which may lie past its end.
+/// Asks for elements of an array, which may lie past its end. As all that asks, it must be inlined:
+/// GCC takes a function that only prefetches for one without effects and drops its calls.
 template <class T>
 DLCORE_INLINE void prefetch(const T* array, Index begin, Index n) {
   for (Index i = begin; i < begin + n; i += kLine<T>) __builtin_prefetch(array + i);
+}
+
+/// Asks for one row, if there are so many.
+DLCORE_INLINE void ask(const Wanted& wanted, Index i) {
+  if (i < wanted.count) prefetch(wanted.base + wanted.rows[i] * wanted.stride, 0, wanted.bytes);
 }
 
 /// How the factor a lies in a tile: rows of summed elements or columns, of which each holds one
@@ -137,7 +143,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
     run = kRows ? smaller(left, t.run) : left;
     if constexpr (kRows) {
       if (t.asked != 0) prefetch(a_run, t.asked, R * a_row);
-      if (t.wanted != nullptr) t.wanted->ask(wanted++);
+      if (t.wanted != nullptr) ask(*t.wanted, wanted++);
     }
     for (Index d = 0; d < run; ++d) {
       if constexpr (F == Factor::columns_asking) {
@@ -491,6 +497,12 @@ void dense_input_gradient_transposed(const T* dyt, Index ldt, const T* w, Index 
   }
 }
 
+/// Whether m rows of both factors of a weight gradient are more than the second-level cache holds.
+template <class T>
+bool lies_far(Index m, Index ldx, Index ldy) {
+  return m * (ldx + ldy) > kNear<T>;
+}
+
 /// Whether a tile of the weight gradient has its inputs along the vectors and is turned when it is
 /// summed, because its outputs would leave lanes empty.
 template <class T>
@@ -547,7 +559,7 @@ DLCORE_INLINE Index for_turned(Index k, F tile) {
 template <class T, class M>
 void dense_weight_gradient(const T* x, Index ldx, const T* dy, Index ldy, bool add, T* dw,
                            Index panel_stride, Index m, Index n, Index k) {
-  const bool far = m * (ldx + ldy) > kNear<T>;
+  const bool far = lies_far<T>(m, ldx, ldy);
   for (Index j = 0; j < n; j += kTileColumns<T>) {
     const Index columns = smaller(kTileColumns<T>, n - j);
     T* panel = dw + (j / kPanel<T>)*panel_stride + j % kPanel<T>;
@@ -629,7 +641,7 @@ void dense_weight_update(const T* x, Index ldx, const T* dy, Index ldy, const Up
                          T* w, T* state1, T* state2, Index panel_stride, bool ahead, Index m,
                          Index n, Index k) {
   constexpr Index kTallest = kTileColumns<T> > kTileRows ? kTileColumns<T> : kTileRows;
-  const bool far = m * (ldx + ldy) > kNear<T>;
+  const bool far = lies_far<T>(m, ldx, ldy);
   // Whole rows of a panel, so that the weights of a tile and its state lie in one run.
   alignas(64) T gradient[kTallest * kPanel<T>];
   const auto of = [](T* state, Index at) { return state == nullptr ? state : state + at; };

@@ -35,9 +35,10 @@ constexpr Index kSharedElements = 1 << 21;
 /// Cuts a product over columns (whole panels) first, then over rows. Neighbouring tasks, which the
 /// same thread does, lie beside each other along the shorter side: they share the longer factor.
 /// Where no more than `most_rows` of a factor stay in a cache, which several columns take, it is
-/// cut into so many, and all columns pass by one block before the next.
+/// cut into so many, and all columns pass by one block before the next. Parts of a weight gradient
+/// begin at multiples of `unit` rows.
 struct Cut {
-  Cut(Index rows, Index panels, Index flops, Index most_rows, Index unit) {
+  Cut(Index rows, Index panels, Index flops, Index most_rows, Index unit) : unit(unit) {
     const Index tasks = std::clamp<Index>(flops / kTaskFlops, 1, kMostTasks);
     const Index blocks = panels > 1 && rows > most_rows ? (rows - 1) / most_rows + 1 : 1;
     columns = std::clamp<Index>(panels, 1, std::max<Index>(tasks / blocks, 1));
@@ -49,19 +50,17 @@ struct Cut {
   Index count() const { return rows * columns; }
   Index row(Index task) const { return by_rows ? task / columns : task % rows; }
   Index column(Index task) const { return by_rows ? task % columns : task / rows; }
-  Index rows, columns;
+  Index rows, columns, unit;
   bool by_rows;
 };
 
-/// Inputs at multiples of which parts of a weight gradient begin: tiles are whole, and those of few
-/// outputs may be turned (products-inl.h).
-Index unit_of_gradient(Index n) { return n < kPanel<float> ? kPanel<float> : kLeastRows; }
-
-/// Cuts the weight gradient of m examples, n outputs and k features.
+/// Cuts the weight gradient of m examples, n outputs and k features: into whole tiles, those of few
+/// outputs as high as where they are turned (products-inl.h).
 Cut cut_of_gradient(Index m, Index n, Index k) {
   const bool large = m * (n + k) > kSharedElements;
+  const Index unit = n < kPanel<float> ? kPanel<float> : kLeastRows;
   return {k, padded<float>(n) / kPanel<float>, 2 * m * n * k,
-          large ? std::max(kLeastRows, kCachedElements / m) : k, unit_of_gradient(n)};
+          large ? std::max(kLeastRows, kCachedElements / m) : k, unit};
 }
 
 }  // namespace
@@ -141,7 +140,7 @@ void dense_weight_gradient(const K& products, int threads, const T* x, Index ldx
     const T *xs = x + m0 * ldx, *dys = dy + m0 * ldy;
     const Cut cut = cut_of_gradient(depth, n, k);
     parallel_for(threads, cut.count(), [&](Index task) {
-      const Part r = part(cut.row(task), cut.rows, k, unit_of_gradient(n));
+      const Part r = part(cut.row(task), cut.rows, k, cut.unit);
       const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
       products.dense_weight_gradient(xs + r.begin, ldx, dys + c.begin, ldy, add || m0 > 0,
                                      dw.panel(c.begin) + r.begin * kPanel<T>, dw.panel_stride,
@@ -160,7 +159,7 @@ void dense_weight_update(const K& products, int threads, const T* x, Index ldx, 
   const bool ahead = m >= kAskRows && bytes * (1 + states) > kAskBytes;
   const Cut cut = cut_of_gradient(m, n, k);
   parallel_for(threads, cut.count(), [&](Index task) {
-    const Part r = part(cut.row(task), cut.rows, k, unit_of_gradient(n));
+    const Part r = part(cut.row(task), cut.rows, k, cut.unit);
     const Part c = part(cut.column(task), cut.columns, n, kPanel<T>);
     const Index at = c.begin / kPanel<T> * w.panel_stride + r.begin * kPanel<T>;
     products.dense_weight_update(x + r.begin, ldx, dy + c.begin, ldy, update, w.w + at,
