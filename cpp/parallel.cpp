@@ -95,12 +95,14 @@ class Pool {
 
   static int threads_of(std::uint64_t job) { return static_cast<int>(job % kMostThreads) + 1; }
 
-  /// Runs tasks of the job until none is left, those of `thread` first.
+  /// Runs tasks of the job until none is left, those of `thread` first. A run of tasks is reported
+  /// as one: the count is a cache line that all threads write to.
   void help(std::uint64_t job, int thread) {
     const int threads = threads_of(job);
     for (int i = 0; i < threads; ++i) {
-      while (claim_and_run(job, (thread + i) % threads)) {
-      }
+      Index done = 0;
+      while (claim_and_run(job, (thread + i) % threads)) ++done;
+      if (done > 0) done_.fetch_add(done, std::memory_order_release);
     }
   }
 
@@ -111,9 +113,8 @@ class Pool {
       if (Claims::generation(claims) != job / kMostThreads) return false;
       if (Claims::next(claims) >= Claims::end(claims)) return false;
     } while (!word.compare_exchange_weak(claims, claims + 1, std::memory_order_acq_rel));
-    // The job cannot end before this task does, so call_ and body_ are of the claimed job.
+    // The job cannot end before this task is counted, so call_ and body_ are of the claimed job.
     call_(body_, Claims::next(claims));
-    done_.fetch_add(1, std::memory_order_release);
     return true;
   }
 
@@ -157,15 +158,16 @@ class Pool {
     std::atomic<std::uint64_t> word{0};
   };
   Slot claims_[kMostThreads];
+  // In one line, which a worker fetches at once.
   alignas(64) std::atomic<std::uint64_t> job_{0};  ///< generation and number of threads
+  void (*call_)(const void*, Index) = nullptr;
+  const void* body_ = nullptr;
   alignas(64) std::atomic<Index> done_{0};
   alignas(64) std::atomic<std::uint32_t> wake_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<bool> busy_{false};
   std::atomic<int> size_{0};
   std::uint64_t generation_ = 0;
-  void (*call_)(const void*, Index) = nullptr;
-  const void* body_ = nullptr;
 };
 
 thread_local bool Pool::inside = false;

@@ -26,8 +26,8 @@ constexpr Index kPieceFlops = 1 << 18;
 // by themselves.
 constexpr Index kMostSlicedRows = 256;
 constexpr Index kLeastSlicedFeatures = 256;
-// Features of a whole cache line of any dtype that the network may have.
-constexpr Index kSliceUnit = 16;
+// Features that slices are cut at, few enough for halves of nearly equal length.
+constexpr Index kSliceUnit = 8;
 
 /// Elements of one panel of weights rounded by row pairs.
 Index pair_stride(const DenseSlot& slot) { return (slot.in_features + 1) / 2 * kPanel<float>; }
@@ -88,7 +88,10 @@ Index Plan<T>::pieces(Index m) const {
   // Products of rounded numbers round whole batches.
   if (bf16_ != nullptr || layout_->size > kSmallNetwork) return 1;
   const Index flops = checked_product(m, graph_->flops_per_example(), "plan");
-  return std::clamp<Index>(std::min(m / kPieceRows, flops / kPieceFlops), 1, kMostPieces);
+  Index most = m / kPieceRows;
+  // Of a network without its first and last products little is left but calls.
+  if (slices(m) > 1) most = std::min(most, std::max(kSlices, most / 2));
+  return std::clamp<Index>(std::min(most, flops / kPieceFlops), 1, kMostPieces);
 }
 
 template <class T>
@@ -152,10 +155,10 @@ Index Plan<T>::assign(T* base) {
   }
   if (training && node(0).needs_gradient) input.dy = take(batch_ * input.rows, input.ld);
   Index most_dy = 0, most_dx = 0, most_sum = 0;
-  // A smaller batch may have larger pieces, of at most twice the rows that a piece needs.
+  // A smaller batch may have larger pieces: of 95 rows, where 5 pieces become 2, one has 48.
   const Index count = pieces(batch_);
   const Index flops = std::max<Index>(graph_->flops_per_example(), 1);
-  const Index piece = std::min(batch_, std::max({(batch_ + count - 1) / count, 2 * kPieceRows,
+  const Index piece = std::min(batch_, std::max({(batch_ + count - 1) / count, 3 * kPieceRows,
                                                  2 * kPieceFlops / flops + 1}));
   for (const Step& step : steps_) {
     Value& v = value(step.node);

@@ -22,10 +22,10 @@ constexpr Index kFewRows = 12;
 // Inputs that a task of a gradient of so few rows has at least: it lays out all of dy first.
 constexpr Index kFewRowsInputs = 128;
 // A weight update of so many examples asks for what its next tile updates where the layer's
-// parameters and moments are more bytes than the caches of a core. Fewer examples are fewer steps
-// than there are lines to ask for, and slower for it.
+// parameters and moments are more bytes than stay in the second-level cache. Fewer examples are
+// fewer steps than there are lines to ask for, and slower for it.
 constexpr Index kAskRows = 32;
-constexpr Index kAskBytes = Index{4} << 20;
+constexpr Index kAskBytes = Index{3} << 19;
 // Elements of x that stay in the second-level cache while a weight gradient takes them again for
 // every panel: half of one of 1 MiB.
 constexpr Index kCachedElements = 1 << 17;
