@@ -125,12 +125,15 @@ DLCORE_INLINE void ask(const Ahead<T>& ahead, Index line) {
 // noinline: the loops around a tile must not take registers from it.
 template <class T, class M, int R, int V, Factor F>
 __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ahead) {
+  // Copied: for all that the compiler knows, the stores below could change the tile.
+  T* const c = t.c;
+  const Index ldc = t.ldc;
   Vec<T> sum[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
-      sum[r][v] = t.add ? load(t.c + r * t.ldc + v * kLanes<T>) : Vec<T>{};
+      sum[r][v] = t.add ? load(c + r * ldc + v * kLanes<T>) : Vec<T>{};
     }
   }
   constexpr bool kRows = F == Factor::rows;
@@ -168,7 +171,7 @@ __attribute__((noinline)) void tile_product(const Tile<T>& t, const Ahead<T>* ah
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) store(t.c + r * t.ldc + v * kLanes<T>, sum[r][v]);
+    for (int v = 0; v < V; ++v) store(c + r * ldc + v * kLanes<T>, sum[r][v]);
   }
 }
 
