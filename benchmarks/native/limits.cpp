@@ -4,7 +4,7 @@
 #include "limits.h"
 
 #include <algorithm>
-#include <barrier>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
@@ -26,6 +26,8 @@ namespace {
 constexpr int kChains = 12;
 constexpr Index kFmaIterations = 400'000;
 constexpr double kBurstSeconds = 1e-3;
+// Turns of a waiting loop before it leaves the CPU to a thread that has none.
+constexpr int kSpins = 100'000;
 // Both arrays of a copy begin on a page: without this a load would wait for the store 4 KiB away.
 constexpr Index kApart = 1040;
 volatile float sink;
@@ -180,25 +182,38 @@ Limits::Loops loops_of(const Kernels& kernels) {
   return known[std::size(known) - 1];
 }
 
-/// Runs work(thread), which returns an amount, on threads that start together, and adds up their
-/// rates.
+/// Runs work(thread), which returns an amount, on threads that start together: all of it by the time
+/// from the first beginning to the last end. (A sum of the threads' own rates would count what one
+/// reaches while the others wait or have ended: memory gives one thread most of what it gives two.)
 template <class F>
 double together(int threads, F work) {
-  std::barrier start(threads);
-  std::vector<double> rate(static_cast<std::size_t>(threads));
+  std::atomic<int> waiting{threads};
+  struct Run {
+    double begin, end, amount;
+  };
+  std::vector<Run> runs(static_cast<std::size_t>(threads));
   const auto one = [&](int thread) {
-    start.arrive_and_wait();
-    const double begin = now();
-    const double amount = work(thread);
-    rate[static_cast<std::size_t>(thread)] = amount / (now() - begin);
+    // Spinning: threads that a barrier wakes begin tens of microseconds apart.
+    waiting.fetch_sub(1);
+    for (int spin = 0; waiting.load() > 0; ++spin) {
+      if (spin > kSpins) std::this_thread::yield();
+    }
+    Run& run = runs[static_cast<std::size_t>(thread)];
+    run.begin = now();
+    run.amount = work(thread);
+    run.end = now();
   };
   std::vector<std::thread> others;
   for (int thread = 1; thread < threads; ++thread) others.emplace_back(one, thread);
   one(0);
   for (std::thread& other : others) other.join();
-  double sum = 0;
-  for (const double r : rate) sum += r;
-  return sum;
+  Run all = runs[0];
+  for (std::size_t i = 1; i < runs.size(); ++i) {
+    all.begin = std::min(all.begin, runs[i].begin);
+    all.end = std::max(all.end, runs[i].end);
+    all.amount += runs[i].amount;
+  }
+  return all.amount / (all.end - all.begin);
 }
 
 }  // namespace
