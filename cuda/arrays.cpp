@@ -188,11 +188,8 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
   void* const data = reinterpret_cast<void*>(place[0].cast<std::uintptr_t>());
   int device = 0;
   if (data != nullptr) {
-    cudaPointerAttributes attributes{};
-    check_cuda(cudaPointerGetAttributes(&attributes, data), "an array's place cannot be found");
-    check_type(attributes.type == cudaMemoryTypeDevice || attributes.device >= 0, operation, ": ",
-               name, " lies on no GPU");
-    device = attributes.device;
+    device = device_of(data);
+    check_type(device >= 0, operation, ": ", name, " lies on no GPU");
   }
   const DeviceScope scope(device);
   if (given.contains("stream") && !given["stream"].is_none()) {
@@ -382,9 +379,7 @@ RowsView rows_of(const char* operation, const py::object& x, const Graph& graph)
 
 std::pair<py::object, void*> result_for(DType dtype, const Shape& shape, const RowsView& x) {
   if (!x.on_device) return bindings::numpy_result(dtype, shape, x);
-  cudaPointerAttributes attributes{};
-  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
-  DeviceArray y(ItemType::float32, shape, std::max(attributes.device, 0));
+  DeviceArray y(ItemType::float32, shape, std::max(device_of(x.base), 0));
   void* const to = y.data();
   return {py::cast(std::move(y)), to};
 }

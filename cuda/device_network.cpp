@@ -121,9 +121,8 @@ void DeviceNetwork::refuse_while_training(const char* operation) const {
 
 void DeviceNetwork::check_place(const char* operation, const RowsView& x) const {
   if (!x.on_device || x.rows == 0) return;
-  cudaPointerAttributes attributes{};
-  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
-  check_state(attributes.device == device_, operation, ": x lies on cuda:", attributes.device,
+  const int device = device_of(x.base);
+  check_state(device == device_, operation, ": x lies on cuda:", device,
               " but the network on cuda:", device_);
 }
 

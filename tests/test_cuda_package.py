@@ -81,6 +81,43 @@ def test_asking_for_gpus_starts_none() -> None:
     assert said.split() == ["True", "0", "1"]
 
 
+@emulated
+@pytest.mark.parametrize("used", ["cuda:0", "cuda:1", "cuda:2"])
+def test_only_the_gpu_that_is_used_is_started(used: str) -> None:
+    """Nor does what ends start one: memory, streams and events are freed where they are."""
+    code = f"""
+import threading
+import numpy as np
+import dlcore
+from dlcore import _cuda
+
+def work():
+    x = np.ones((40, 3), np.float32)
+    network = dlcore.Network([dlcore.Dense(4), dlcore.ReLU(), dlcore.Dense(2)], 3, device="{used}")
+    network.fit(x, np.arange(40) % 2, epochs=2, batch_size=8, validation_data=(x, np.zeros(40, int)))
+    network.predict(x)
+    network.loss_and_gradients(x, np.arange(40) % 2)
+    fleet = [dlcore.Network([dlcore.Dense(width), dlcore.Dense(2)], 3) for width in range(1, 9)]
+    dlcore.fit_many(fleet, x, np.arange(40) % 2, device="{used}", epochs=1)
+    array = dlcore.device_array(x, "{used}")
+    class Foreign:
+        __cuda_array_interface__ = array.__cuda_array_interface__
+    assert network.predict(array).device == "{used}"
+    assert dlcore.functional.relu(array).device == "{used}"
+    assert dlcore.device_array(Foreign()).device == "{used}"
+    return network, array
+
+print(_cuda.emulated_current_device() if dlcore.info()["cuda"] else "")
+kept = work()
+threading.Thread(target=work).start()
+threading.Thread(target=kept[0].predict, args=(kept[1],)).start()
+del kept
+print(_cuda.emulated_counts()["started"], _cuda.emulated_current_device())
+"""
+    said = in_fresh_process(code, DLCORE_EMULATED_DEVICES="3")
+    assert said.split() == ["0", "1", "0"]
+
+
 @built
 def test_nothing_of_cuda_is_linked() -> None:
     allowed = (
