@@ -116,6 +116,12 @@ void wait_for(cudaStream_t stream) {
   check_cuda(cudaStreamSynchronize(stream), "the work that an array waits for failed");
 }
 
+/// Refuses an array on a GPU that dlcore does not run on.
+void check_device(const char* operation, const char* name, int device) {
+  const std::string why = why_not(device);
+  check_state(why.empty(), operation, ": ", name, " lies on cuda:", device, ", which ", why);
+}
+
 DeviceArray from_dlpack(const py::object& array, const char* operation, const char* name) {
   py::object capsule;
   // The producer lets the legacy stream wait for its work, and the host waits for that stream.
@@ -163,6 +169,7 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
   });
   const Shape shape(tensor->shape, tensor->shape + tensor->ndim);
   check_contiguous(operation, name, shape, tensor->strides);
+  check_device(operation, name, tensor->device_id);
   const DeviceScope scope(tensor->device_id);
   wait_for(nullptr);
   return {type,
@@ -190,6 +197,7 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
   if (data != nullptr) {
     device = device_of(data);
     check_type(device >= 0, operation, ": ", name, " lies on no GPU");
+    check_device(operation, name, device);
   }
   const DeviceScope scope(device);
   if (given.contains("stream") && !given["stream"].is_none()) {

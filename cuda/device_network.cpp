@@ -88,10 +88,8 @@ class DeviceNetwork::Use {
 
 DeviceNetwork::DeviceNetwork(Graph graph, int device)
     : graph_(std::move(graph)), device_(device), layout_(graph_) {
-  const int count = device_count();
-  check_state(device >= 0 && device < count, "network: device \"cuda:", device,
-              "\" does not exist; there ",
-              count == 1 ? "is 1 GPU" : sentence("are ", count, " GPUs"), ", counted from 0");
+  const std::string why = why_not(device);
+  check_state(why.empty(), "network: device=\"cuda:", device, "\" ", why);
   // The same names as on the CPU, whatever the layout.
   const Layout<float> host(graph_);
   names_ = parameter_names(graph_, host);

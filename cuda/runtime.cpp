@@ -18,10 +18,25 @@ namespace {
 
 std::string version(int number) { return sentence(number / 1000, ".", number % 1000 / 10); }
 
+/// Of the compute capability that the kernels are compiled for.
+constexpr int kOldest = 8;
+
 cudaDeviceProp properties_of(int device) {
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, device), "the GPU's properties cannot be read");
   return properties;
+}
+
+std::string too_old(const cudaDeviceProp& gpu) {
+  return sentence("cannot be used: the GPU ", gpu.name, " is of compute capability ", gpu.major,
+                  ".", gpu.minor, ", and dlcore needs ", kOldest, ".0");
+}
+
+bool is_new_enough(int device) {
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+             "the GPU's properties cannot be read");
+  return major >= kOldest;
 }
 
 /// Functions of CUDA's driver, whose contexts are what is current for a thread. The runtime can
@@ -108,18 +123,19 @@ Status probe() {
   }
   if (count == 0) return {false, "there is no GPU"};
   try {
-    std::string names;
+    std::string names, others;
     for (int i = 0; i < count; ++i) {
       // Not device_info: to ask for free memory would start CUDA on a GPU that may be another's.
       const cudaDeviceProp gpu = properties_of(i);
-      if (gpu.major < 8) {
-        return {false, sentence("the GPU ", gpu.name, " is of compute capability ", gpu.major, ".",
-                                gpu.minor, ", and dlcore needs 8.0")};
+      if (gpu.major >= kOldest) {
+        names += (names.empty() ? "" : ", ") + std::string(gpu.name);
+      } else {
+        others += sentence("; cuda:", i, " ", too_old(gpu));
       }
-      names += (i > 0 ? ", " : "") + std::string(gpu.name);
     }
-    return {true,
-            sentence(names, "; driver for CUDA ", version(driver), ", runtime ", version(runtime))};
+    if (names.empty()) return {false, others.substr(2)};
+    return {true, sentence(names, others, "; driver for CUDA ", version(driver), ", runtime ",
+                           version(runtime))};
   } catch (const std::runtime_error& e) {
     return {false, e.what()};
   }
@@ -129,6 +145,20 @@ int device_count() {
   int count = 0;
   check_cuda(cudaGetDeviceCount(&count), "no GPU can be found");
   return count;
+}
+
+std::string why_not(int device) {
+  const int count = device_count();
+  if (device < 0 || device >= count) {
+    return sentence("does not exist; there ", count == 1 ? "is" : "are", " ", count, " GPU",
+                    count == 1 ? "" : "s", ", counted from 0");
+  }
+  if (is_new_enough(device)) return "";
+  std::string why = too_old(properties_of(device));
+  for (int i = 0; i < count; ++i) {
+    if (is_new_enough(i)) return sentence(why, "; use cuda:", i);
+  }
+  return why;
 }
 
 DeviceInfo device_info(int device) {

@@ -35,8 +35,10 @@ struct Status {
   bool usable = false;
   std::string reason;  ///< in a few words: the device and versions, or what is missing
 };
-/// Whether there is a driver and a device. Never throws.
+/// Whether there is a driver and a device that can be used. Never throws.
 Status probe();
+/// Empty where a device can be used, else why it cannot, to be said of its name.
+std::string why_not(int device);
 
 struct DeviceInfo {
   int major = 0;  ///< of its compute capability

@@ -235,13 +235,21 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   std::strcpy(properties->name, "emulated GPU");
   properties->major = largest_cluster() > 1 ? 9 : 8;
   properties->minor = 0;
+  const char* old = std::getenv("DLCORE_EMULATED_OLD_DEVICES");
+  if (old != nullptr && std::strchr(old, '0' + device) != nullptr) {
+    std::strcpy(properties->name, "emulated old GPU");
+    properties->major = 7;
+    properties->minor = 5;
+  }
   properties->sharedMemPerBlockOptin = setting("DLCORE_EMULATED_SHARED_MEMORY", 227 * 1024);
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   cudaDeviceProp properties{};
   const cudaError_t status = cudaGetDeviceProperties(&properties, device);
-  *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+  *value = attribute == cudaDevAttrComputeCapabilityMajor
+               ? properties.major
+               : static_cast<int>(properties.sharedMemPerBlockOptin);
   return status;
 }
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
