@@ -77,6 +77,9 @@ ItemType find_type(const char* operation, const char* name, F fits) {
 /// Refuses gaps and other orders: copying in silence is not ours to do.
 void check_contiguous(const char* operation, const char* name, const Shape& shape,
                       const Index* strides) {
+  for (const Index extent : shape) {
+    check(extent >= 0, operation, ": ", name, " must have no negative extents, found ", shape);
+  }
   Index expected = 1;
   bool good = true;
   for (std::size_t i = shape.size(); i-- > 0;) {
@@ -186,11 +189,14 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
   const ItemType type =
       find_type(operation, name, [&](const TypeRow& row) { return typestr == row.typestr; });
   const auto shape = given["shape"].cast<Shape>();
+  Shape strides;
   if (given.contains("strides") && !given["strides"].is_none()) {
-    auto strides = given["strides"].cast<Shape>();
+    strides = given["strides"].cast<Shape>();
+    check(strides.size() == shape.size(), operation, ": ", name, " has ", shape.size(),
+          " axes but ", strides.size(), " strides");
     for (Index& stride : strides) stride /= item_bytes(type);
-    check_contiguous(operation, name, shape, strides.data());
   }
+  check_contiguous(operation, name, shape, strides.empty() ? nullptr : strides.data());
   const auto place = given["data"].cast<py::tuple>();
   void* const data = reinterpret_cast<void*>(place[0].cast<std::uintptr_t>());
   int device = 0;

@@ -117,7 +117,7 @@ def device_array(x: ArrayLike, device: str = "cuda", stream: object = None) -> A
     if is_array(x):
         return engine(name, "device_array: device").as_array(x, "device_array", stream)
     extension, number = load(name, "device_array: device")
-    return extension.from_numpy(np.ascontiguousarray(x), number)
+    return extension.from_numpy(np.asarray(x, order="C"), number)
 
 
 def _extension() -> tuple[ModuleType | None, str]:
