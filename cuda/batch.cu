@@ -265,12 +265,11 @@ __global__ void finish_kernel(Step step, const float* loss, const float* correct
     if (state.bad_input != 0 || difference != 0 || difference != difference) {
       state.stopped = 1;
       state.stopped_step = input.number;
-    } else {
-      state.loss += losses[0];
-      state.correct += corrects[0];
-      state.weight += weights[0];
     }
   }
+  state.loss += losses[0];
+  state.correct += corrects[0];
+  state.weight += weights[0];
   ++state.step;
 }
 

@@ -243,7 +243,6 @@ double loss_of(const ops::Loss& loss, const DeviceArray& x, const std::int32_t* 
     copy(&state, states.data(), 1, stream);
     context.stream().synchronize();
   });
-  if (state.stopped != 0) return kNone;
   return state.weight > 0 ? state.loss / state.weight : 0;
 }
 

@@ -335,7 +335,6 @@ double DeviceNetwork::loss_and_gradients(const Dataset& data, const ops::Loss& l
       scale_gradients(pass.step(), gradients_.data(), layout_.size, stream);
     }
     const StepState state = pass.wait(operation);
-    if (state.stopped != 0) return kNone;
     return state.weight > 0 ? state.loss / state.weight : 0;
   });
 }

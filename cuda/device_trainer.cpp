@@ -256,6 +256,7 @@ void DeviceTrainer<S>::build_plan() {
   plan_.reset();
   plan_.emplace(graph(), layout_, batch_, Kind::training, first().network.precision(), stream_,
                 networks());
+  plan_->settle(weights(), context_);
 }
 
 template <class S>

@@ -171,6 +171,74 @@ def test_integers_are_exact(sizes, batch, precision):
         np.testing.assert_array_equal(gradient, expected[1][name], err_msg=name)
 
 
+@emulated_only
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("drops", [False, True])
+def test_relu_lets_nan_through(drops, precision, monkeypatch):
+    """Whatever the library's own ReLU makes of NaN: a hidden sum of inf and -inf is seen."""
+    if drops:
+        monkeypatch.setenv("DLCORE_EMULATED_RELU_DROPS_NAN", "1")
+    layers = [dlcore.Dense(3), dlcore.ReLU(), dlcore.Dense(2)]
+    x, y = np.full((20, 2), 4, np.float32), np.arange(20) % 2
+    answers = []
+    for device in ("cpu", "cuda"):
+        network = dlcore.Network(layers, 2, device=device)
+        if device == "cuda":
+            network.precision = precision
+        weight = np.zeros((3, 2), np.float32)
+        weight[1] = [3e38, -3e38]
+        network.set_parameters({"0.weight": weight})
+        with pytest.warns(dlcore.DivergenceWarning):
+            history = network.fit(x, y, epochs=2, batch_size=10)
+        assert np.isnan(network.predict(x)).all()
+        assert np.isnan(network.evaluate(x, y)["loss"])
+        assert np.isnan(network.loss_and_gradients(x, y)[0])
+        answers.append((history.stopped, history.message))
+    assert answers[0] == answers[1]
+
+
+def test_losses_that_are_not_finite_are_those_of_the_cpu():
+    """Of one batch among several, too."""
+    x, y = np.zeros((9000, 2), np.float32), np.zeros((9000, 1), np.float32)
+    losses = []
+    for row in (0, 5000, 8999):
+        x[:] = 0
+        x[row] = 3e38
+        for device in ("cpu", "cuda"):
+            network = dlcore.Network([dlcore.Dense(1)], 2, device=device)
+            network.set_parameters({"0.weight": np.full((1, 2), 0.25, np.float32)})
+            losses.append(network.evaluate(x, y, loss="mse")["loss"])
+            losses.append(network.loss_and_gradients(x, y, "mse")[0])
+    values = np.full((3, 2), np.inf, np.float32)
+    for put in (np.copy, dlcore.device_array):
+        losses.append(dlcore.functional.mse(put(values), put(np.zeros_like(values))))
+    assert losses == [np.inf] * len(losses)
+
+
+@emulated_only
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_who_applies_relu_changes_no_bit(precision, monkeypatch):
+    x, y = small_data("float32", count=90)
+    seen = []
+    for drops in (False, True):
+        if drops:
+            monkeypatch.setenv("DLCORE_EMULATED_RELU_DROPS_NAN", "1")
+        layers = [dlcore.Dense(9), dlcore.ReLU(), dlcore.Dense(6), dlcore.ReLU(), dlcore.Dense(3)]
+        network = moved(dlcore.Network(layers, 7, seed=4), precision)
+        history = network.fit(x, y, epochs=2, batch_size=16, validation_data=(x[:30], y[:30]))
+        gradients = network.loss_and_gradients(x, y)[1]
+        group = [dlcore.Network(layers, 7, seed=seed) for seed in range(3)]
+        dlcore.fit_many(group, x, y, device="cuda", precision=precision, batch_size=16, epochs=2)
+        seen.append(
+            (
+                [bits(n) for n in (network, *group)],
+                (history.loss, history.val_loss),
+                [g.tobytes() for g in gradients.values()],
+            )
+        )
+    assert seen[0] == seen[1]
+
+
 def test_more_rows_than_one_piece():
     """Gradients of any number of rows are summed in pieces; masks go on across them."""
     network = small_network()
