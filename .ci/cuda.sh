@@ -58,8 +58,10 @@ leave_out() { # program, its argument, source, how a barrier's line looks
     barriers=$((barriers + 1))
   done < <(grep -nE "$4" "$3")
 }
-leave_out population race cuda/population.cu '^ *(__syncthreads|Blocks::barrier)\(\);'
-leave_out population clusters cuda/population.cu 'Blocks::barrier\(\);'
+for source in cuda/population.cu cuda/population_{product,step}.h; do
+  leave_out population race "$source" '^ *(__syncthreads|Blocks::barrier)\(\);'
+  leave_out population clusters "$source" 'Blocks::barrier\(\);'
+done
 leave_out kernels race cuda/batch.cu '__syncthreads\(\);'
 leave_out kernels race cuda/update.cu '__syncthreads\(\);'
 ((barriers > 0))

@@ -22,7 +22,9 @@ export PYTHONPATH=$site
 # What is freed is overwritten: a copy that the stream has not come to yet then shows.
 export MALLOC_PERTURB_=85
 python -c 'import dlcore; print(dlcore.info()["cuda_status"])'
-pytest -q tests/test_gpu.py tests/test_group.py tests/test_population.py tests/test_cuda_package.py
+pytest -q tests/test_gpu{,_fits,_arrays,_functional}.py tests/test_group.py tests/test_population.py \
+  tests/test_cuda_package.py
 # The other order of threads and blocks: results that depend on it depend on what nothing guarantees.
-DLCORE_HOSTSIM_ORDER=reverse pytest -q tests/test_gpu.py tests/test_group.py -k "bits or one_step or integers or differ"
+DLCORE_HOSTSIM_ORDER=reverse pytest -q tests/test_gpu{,_fits,_arrays,_functional}.py tests/test_group.py \
+  -k "bits or one_step or integers or differ"
 DLCORE_EVIDENCE_SITE=$site bash benchmarks/gpu_evidence.sh --emulate --stages environment,ceilings,timings

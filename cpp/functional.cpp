@@ -71,6 +71,10 @@ void check_sample_weight(const char* operation, const double* weight, const Shap
   }
 }
 
+void check_step(const char* operation, Index step) {
+  check(step >= 1, operation, ": step counts from 1, found ", step);
+}
+
 template <class T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, Index m, Index n, Index k) {
   const auto& kernels = dlcore::kernels().of<T>();

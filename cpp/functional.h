@@ -19,6 +19,8 @@ void check_same_shape(const char* operation, const char* a_name, const Shape& a,
 void check_cross_entropy(const Shape& logits, const Shape& labels, const Shape& weight);
 /// Sample weights (n,) for arrays whose first axis is n; finite, not negative.
 void check_sample_weight(const char* operation, const double* weight, const Shape& shape, Index n);
+/// The number of an optimizer's step, from which bias corrections follow.
+void check_step(const char* operation, Index step);
 
 template <class T>
 void dense_forward(const T* x, const T* weight, const T* bias, T* y, Index m, Index n, Index k);

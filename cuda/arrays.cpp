@@ -77,6 +77,9 @@ ItemType find_type(const char* operation, const char* name, F fits) {
 /// Refuses gaps and other orders: copying in silence is not ours to do.
 void check_contiguous(const char* operation, const char* name, const Shape& shape,
                       const Index* strides) {
+  for (const Index extent : shape) {
+    check(extent >= 0, operation, ": ", name, " must have no negative extents, found ", shape);
+  }
   Index expected = 1;
   bool good = true;
   for (std::size_t i = shape.size(); i-- > 0;) {
@@ -114,6 +117,12 @@ cudaStream_t stream_of(const py::object& stream, const char* operation) {
 /// Waits for what another library has enqueued; a stream is of the current device.
 void wait_for(cudaStream_t stream) {
   check_cuda(cudaStreamSynchronize(stream), "the work that an array waits for failed");
+}
+
+/// Refuses an array on a GPU that dlcore does not run on.
+void check_device(const char* operation, const char* name, int device) {
+  const std::string why = why_not(device);
+  check_state(why.empty(), operation, ": ", name, " lies on cuda:", device, ", which ", why);
 }
 
 DeviceArray from_dlpack(const py::object& array, const char* operation, const char* name) {
@@ -163,6 +172,7 @@ DeviceArray from_dlpack(const py::object& array, const char* operation, const ch
   });
   const Shape shape(tensor->shape, tensor->shape + tensor->ndim);
   check_contiguous(operation, name, shape, tensor->strides);
+  check_device(operation, name, tensor->device_id);
   const DeviceScope scope(tensor->device_id);
   wait_for(nullptr);
   return {type,
@@ -179,20 +189,21 @@ DeviceArray from_interface(const py::object& array, const char* operation, const
   const ItemType type =
       find_type(operation, name, [&](const TypeRow& row) { return typestr == row.typestr; });
   const auto shape = given["shape"].cast<Shape>();
+  Shape strides;
   if (given.contains("strides") && !given["strides"].is_none()) {
-    auto strides = given["strides"].cast<Shape>();
+    strides = given["strides"].cast<Shape>();
+    check(strides.size() == shape.size(), operation, ": ", name, " has ", shape.size(),
+          " axes but ", strides.size(), " strides");
     for (Index& stride : strides) stride /= item_bytes(type);
-    check_contiguous(operation, name, shape, strides.data());
   }
+  check_contiguous(operation, name, shape, strides.empty() ? nullptr : strides.data());
   const auto place = given["data"].cast<py::tuple>();
   void* const data = reinterpret_cast<void*>(place[0].cast<std::uintptr_t>());
   int device = 0;
   if (data != nullptr) {
-    cudaPointerAttributes attributes{};
-    check_cuda(cudaPointerGetAttributes(&attributes, data), "an array's place cannot be found");
-    check_type(attributes.type == cudaMemoryTypeDevice || attributes.device >= 0, operation, ": ",
-               name, " lies on no GPU");
-    device = attributes.device;
+    device = device_of(data);
+    check_type(device >= 0, operation, ": ", name, " lies on no GPU");
+    check_device(operation, name, device);
   }
   const DeviceScope scope(device);
   if (given.contains("stream") && !given["stream"].is_none()) {
@@ -382,9 +393,7 @@ RowsView rows_of(const char* operation, const py::object& x, const Graph& graph)
 
 std::pair<py::object, void*> result_for(DType dtype, const Shape& shape, const RowsView& x) {
   if (!x.on_device) return bindings::numpy_result(dtype, shape, x);
-  cudaPointerAttributes attributes{};
-  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
-  DeviceArray y(ItemType::float32, shape, std::max(attributes.device, 0));
+  DeviceArray y(ItemType::float32, shape, std::max(device_of(x.base), 0));
   void* const to = y.data();
   return {py::cast(std::move(y)), to};
 }

@@ -3,6 +3,7 @@
 #include "device.h"
 
 #define DLCORE_SCALAR
+#include "divisor.h"
 #include "kernels/functors.h"
 #include "launches.h"
 
@@ -57,9 +58,9 @@ struct alignas(4 * sizeof(S)) FourOf {
 
 /// One block an example: features columns, cut into pieces of n.
 template <DType D, class S>
-__global__ void gather_kernel(Step step, S* y, Index pieces, Index n, Index ld) {
+__global__ void gather_kernel(Step step, S* y, Index pieces, Divisor width, Index ld) {
   using From = typename Element<D>::Type;
-  const Index g = network_of_block();
+  const Index g = network_of_block(), n = width.value();
   const StepInput& input = input_of(step, g);
   const Source& source = step.source[g];
   const auto* x = static_cast<const From*>(source.x);
@@ -85,13 +86,15 @@ __global__ void gather_kernel(Step step, S* y, Index pieces, Index n, Index ld) 
         finite = finite && is_finite(value);
         converted.value[l] = to_storage<S>(value);
       }
-      *reinterpret_cast<FourOf<S>*>(to + 4 * j / n * ld + 4 * j % n) = converted;
+      const Place at = width.split(4 * j);
+      *reinterpret_cast<FourOf<S>*>(to + at.row * ld + at.column) = converted;
     }
   } else {
     for (Index j = threadIdx.x; j < features; j += blockDim.x) {
       const float value = Element<D>::read(from[j]) * scale;
       finite = finite && is_finite(value);
-      to[j / n * ld + j % n] = to_storage<S>(value);
+      const Place at = width.split(j);
+      to[at.row * ld + at.column] = to_storage<S>(value);
     }
   }
   if (!finite) atomicOr(&step.state[g].bad_input, 1);
@@ -104,7 +107,7 @@ void run_gather(const Step& step, S* y, Index batch, Index pieces, Index n, Inde
          {.grid = dim3(static_cast<unsigned>(batch), 1, static_cast<unsigned>(step.networks)),
           .block = dim3(kThreads),
           .independent = true},
-         gather_kernel<D, S>, step, y, pieces, n, ld);
+         gather_kernel<D, S>, step, y, pieces, Divisor(n), ld);
 }
 
 __device__ float warp_sum(float x) {
@@ -130,13 +133,13 @@ struct Row {
   float share;  ///< factor of its gradient
 };
 
-__device__ Row row_of(const StepInput& input, const Source& source, Index row, Index rows) {
+__device__ Row row_of(const StepInput& input, const Source& source, Index row, Divisor rows) {
   Row r{};
-  const Index i = row / rows;
+  const auto [i, within] = rows.split(row);
   r.used = i < input.rows;
   if (!r.used) return r;
   r.example = source.order == nullptr ? input.begin + i : Index{source.order[input.begin + i]};
-  r.at = r.example * rows + row % rows;
+  r.at = r.example * rows.value() + within;
   r.weight = source.weight == nullptr ? 1.0 : source.weight[r.example];
   r.share = static_cast<float>(r.weight * input.share);
   return r;
@@ -151,7 +154,7 @@ __device__ void zero_row(S* dx, Index n, Index lane) {
 /// dx = (softmax(x) - onehot) * share.
 template <class S>
 __global__ void cross_entropy_kernel(Step step, const float* x, Index ldx, float* loss,
-                                     float* correct, S* dx, Index lddx, Index rows, Index n,
+                                     float* correct, S* dx, Index lddx, Divisor rows, Index n,
                                      Index count) {
   const Index g = network_of_block();
   const Index within = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -193,7 +196,7 @@ __global__ void cross_entropy_kernel(Step step, const float* x, Index ldx, float
 
 template <ElementLoss L, class S>
 __global__ void element_loss_kernel(Step step, const float* x, Index ldx, float delta, float* loss,
-                                    float* correct, S* dx, Index lddx, Index rows, Index n,
+                                    float* correct, S* dx, Index lddx, Divisor rows, Index n,
                                     Index count) {
   const Index g = network_of_block();
   const Index within = static_cast<Index>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
@@ -228,16 +231,16 @@ __global__ void element_loss_kernel(Step step, const float* x, Index ldx, float 
 
 /// One block sums a network's batch: each thread every 256th row, then pairs of threads.
 __global__ void finish_kernel(Step step, const float* loss, const float* correct, Index count,
-                              Index rows, Index width) {
+                              Divisor rows, Index width) {
   DLCORE_SHARED(double, losses, kThreads);
   DLCORE_SHARED(double, corrects, kThreads);
   DLCORE_SHARED(double, weights, kThreads);
   const Index g = network_of_block();
   const StepInput& input = input_of(step, g);
-  const double per_row = 1 / static_cast<double>(rows);
+  const double per_row = 1 / static_cast<double>(rows.value());
   const double per_element = 1 / static_cast<double>(width);
   double sums[3] = {0, 0, 0};
-  for (Index row = threadIdx.x; row < input.rows * rows; row += kThreads) {
+  for (Index row = threadIdx.x; row < input.rows * rows.value(); row += kThreads) {
     const Row r = row_of(input, step.source[g], row, rows);
     if (r.weight == 0) continue;
     sums[0] += r.weight * static_cast<double>(loss[g * count + row]) * per_element;
@@ -262,12 +265,11 @@ __global__ void finish_kernel(Step step, const float* loss, const float* correct
     if (state.bad_input != 0 || difference != 0 || difference != difference) {
       state.stopped = 1;
       state.stopped_step = input.number;
-    } else {
-      state.loss += losses[0];
-      state.correct += corrects[0];
-      state.weight += weights[0];
     }
   }
+  state.loss += losses[0];
+  state.correct += corrects[0];
+  state.weight += weights[0];
   ++state.step;
 }
 
@@ -303,13 +305,13 @@ void loss_rows(const Step& step, const Targets& t, const float* x, Index ldx, fl
                    .block = dim3(kWarp * kWarps)};
   if (t.loss.has_labels()) {
     launch(stream, how, cross_entropy_kernel<S>, step, x, ldx, loss, correct, dx, lddx,
-           t.shape.rows, n, count);
+           Divisor(t.shape.rows), n, count);
     return;
   }
   const auto delta = static_cast<float>(t.loss.delta);
   const auto run = [&]<ElementLoss L>() {
     launch(stream, how, element_loss_kernel<L, S>, step, x, ldx, delta, loss, correct, dx, lddx,
-           t.shape.rows, n, count);
+           Divisor(t.shape.rows), n, count);
   };
   switch (t.loss.element()) {
     case ElementLoss::binary_cross_entropy:
@@ -323,7 +325,8 @@ void finish(const Step& step, const Targets& t, const float* loss, const float* 
             Index batch, cudaStream_t stream) {
   launch(stream,
          {.grid = dim3(1, 1, static_cast<unsigned>(step.networks)), .block = dim3(kThreads)},
-         finish_kernel, step, loss, correct, batch * t.shape.rows, t.shape.rows, t.shape.width);
+         finish_kernel, step, loss, correct, batch * t.shape.rows, Divisor(t.shape.rows),
+         t.shape.width);
 }
 
 void count_step(const Step& step, cudaStream_t stream) {

@@ -102,7 +102,8 @@ __device__ __forceinline__ Index grid_index() {
 __device__ __forceinline__ Index grid_size() { return static_cast<Index>(gridDim.x) * blockDim.x; }
 
 /// Blocks for n independent pieces of work of each network: enough to fill any GPU, and then each
-/// thread takes several.
+/// thread takes several. Loops over them are not unrolled (`#pragma unroll 1`): to know how many
+/// rounds are left over each thread would divide 64 bits, and most threads take one round.
 inline Launch spread(Index n, Index networks = 1) {
   const Index blocks = std::min<Index>((n + kSpreadThreads - 1) / kSpreadThreads, Index{1} << 15);
   return {.grid = dim3(static_cast<unsigned>(std::max<Index>(blocks, 1)), 1,

@@ -3,10 +3,12 @@
 #include <pybind11/stl.h>
 
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <vector>
 
 #include "arrays.h"
+#include "bindings/arrays.h"
 #include "check.h"
 #include "device_network.h"
 #include "functional.h"
@@ -35,18 +37,27 @@ DeviceArray writable(const py::object& given, const char* operation, const char*
   return array;
 }
 
+void check_one_device(const char* operation, int a, int b) {
+  check_state(a == b, operation, ": all arrays must lie on one GPU, found cuda:", a,
+              " and cuda:", b);
+}
+void check_one_device(const char* operation, const DeviceArray& a, const DeviceArray& b) {
+  check_one_device(operation, a.device(), b.device());
+}
+
 /// `out` if given and fitting, else a new array.
 DeviceArray result(const py::object& out, const Shape& shape, int device, const char* operation) {
   if (out.is_none()) return {ItemType::float32, shape, device};
   DeviceArray array = writable(out, operation, "out");
   check(array.shape() == shape, operation, ": out must be ", shape, ", found ", array.shape());
+  check_one_device(operation, device, array.device());
   return array;
 }
 
-void check_one_device(const char* operation, const DeviceArray& a, const DeviceArray& b) {
-  check_state(a.device() == b.device(), operation,
-              ": all arrays must lie on one GPU, found cuda:", a.device(),
-              " and cuda:", b.device());
+/// On the host, because it is looked at before it indexes memory or is added up.
+py::object on_host(const py::object& array, const char* operation, const char* name) {
+  if (!is_device_array(array)) return array;
+  return py::cast(view_of(array, operation, name)).attr("numpy")();
 }
 
 /// Runs f(context) without the GIL and waits for what it enqueues.
@@ -102,35 +113,38 @@ std::uint32_t alignment_of(std::initializer_list<const void*> pointers,
   return static_cast<std::uint32_t>(bits & (~bits + 1));
 }
 
-/// Products of functional are exact to float32.
-constexpr lt::Precision kPrecision = lt::Precision::fp32;
+/// d = op(a) op(b), exact to float32.
+void multiply(lt::Shape shape, const DeviceArray& a, const DeviceArray& b, const DeviceArray& d,
+              Context& context) {
+  if (shape.m * shape.n == 0) return;
+  if (shape.k == 0) {  // a sum of nothing, which cuBLASLt does not take
+    set_zero(d.as<float>(), d.size(), context.stream());
+    return;
+  }
+  shape.precision = lt::Precision::fp32;
+  shape.alignment = alignment_of({a.data(), b.data(), d.data()}, {shape.lda, shape.ldb, shape.ldd});
+  const auto product = lt::Product::make(shape);
+  product.run({.a = a.data(), .b = b.data(), .d = d.data()}, context.workspace(), context.stream());
+}
 
 DeviceArray dense(const py::object& x, const py::object& weight, const py::object& bias,
                   const py::object& out) {
   const DeviceArray from = argument(x, "dense", "x"), w = argument(weight, "dense", "weight");
   check_one_device("dense", from, w);
   std::optional<DeviceArray> b;
-  if (!bias.is_none()) b = argument(bias, "dense", "bias");
+  if (!bias.is_none()) {
+    b = argument(bias, "dense", "bias");
+    check_one_device("dense", from, *b);
+  }
   const Shape shape =
       functional::dense_shape(from.shape(), w.shape(), b.has_value() ? b->shape() : Shape{});
   DeviceArray y = result(out, shape, from.device(), "dense");
   const Index m = rows_before_last(shape), n = w.shape()[0], k = w.shape()[1];
   if (m * n == 0) return y;
-  const std::uint32_t alignment = alignment_of({from.data(), w.data(), y.data()}, {n, k});
   run(from.device(), [&](Context& context) {
-    const auto product = lt::Product::make({.m = m,
-                                            .n = n,
-                                            .k = k,
-                                            .transpose_b = true,
-                                            .lda = k,
-                                            .ldb = k,
-                                            .ldd = n,
-                                            .precision = kPrecision,
-                                            .alignment = alignment});
-    product.run({.a = from.data(), .b = w.data(), .d = y.data()}, context.workspace(),
-                context.stream());
+    multiply({.m = m, .n = n, .k = k, .transpose_b = true, .lda = k, .ldb = k, .ldd = n}, from, w,
+             y, context);
     if (b.has_value()) add_bias(b->as<float>(), y.as<float>(), n, m, n, {}, context.stream());
-    context.stream().synchronize();
   });
   return y;
 }
@@ -146,35 +160,14 @@ py::tuple dense_gradients(const py::object& dy, const py::object& x, const py::o
   DeviceArray dx(ItemType::float32, from.shape(), d.device());
   DeviceArray dw(ItemType::float32, w.shape(), d.device());
   DeviceArray db(ItemType::float32, {n}, d.device());
-  const std::uint32_t alignment =
-      alignment_of({d.data(), from.data(), w.data(), dx.data(), dw.data()}, {n, k});
   run(d.device(), [&](Context& context) {
-    if (m == 0) {
-      set_zero(dw.as<float>(), n * k, context.stream());
+    multiply({.m = m, .n = k, .k = n, .lda = n, .ldb = k, .ldd = k}, d, w, dx, context);
+    multiply({.m = n, .n = k, .k = m, .transpose_a = true, .lda = n, .ldb = k, .ldd = k}, d, from,
+             dw, context);
+    if (m * n == 0) {
       set_zero(db.as<float>(), n, context.stream());
       return;
     }
-    const auto input = lt::Product::make({.m = m,
-                                          .n = k,
-                                          .k = n,
-                                          .lda = n,
-                                          .ldb = k,
-                                          .ldd = k,
-                                          .precision = kPrecision,
-                                          .alignment = alignment});
-    const auto weights = lt::Product::make({.m = n,
-                                            .n = k,
-                                            .k = m,
-                                            .transpose_a = true,
-                                            .lda = n,
-                                            .ldb = k,
-                                            .ldd = k,
-                                            .precision = kPrecision,
-                                            .alignment = alignment});
-    input.run({.a = d.data(), .b = w.data(), .d = dx.data()}, context.workspace(),
-              context.stream());
-    weights.run({.a = d.data(), .b = from.data(), .d = dw.data()}, context.workspace(),
-                context.stream());
     DeviceMemory<float> chunks(column_sums_scratch(m, n));
     column_sums(d.as<float>(), n, db.as<float>(), m, n, false, chunks.data(), {}, context.stream());
     context.stream().synchronize();
@@ -209,13 +202,15 @@ DeviceArray dropout_array(const py::object& x, double p, std::uint64_t seed, std
 double loss_of(const ops::Loss& loss, const DeviceArray& x, const std::int32_t* labels,
                const float* target, const py::object& sample_weight, Index m, Index n,
                const char* operation, DeviceArray* dx) {
+  check(m <= std::numeric_limits<std::int32_t>::max(), operation,
+        ": takes at most 2147483647 examples on a GPU, found ", m);
   std::vector<double> weight;
   if (!sample_weight.is_none()) {
-    const auto given = py::array_t<double, py::array::c_style>::ensure(sample_weight);
-    check_type(static_cast<bool>(given), operation, ": sample_weight must be numbers");
-    const Shape shape(given.shape(), given.shape() + given.ndim());
-    functional::check_sample_weight(operation, given.data(), shape, m);
-    weight.assign(given.data(), given.data() + m);
+    const py::object host = on_host(sample_weight, operation, "sample_weight");
+    Shape shape;
+    const auto* given = bindings::optional_data<double>(operation, "sample_weight", host, &shape);
+    functional::check_sample_weight(operation, given, shape, m);
+    weight.assign(given, given + m);
   }
   StepState state;
   if (m == 0) return 0;
@@ -248,7 +243,6 @@ double loss_of(const ops::Loss& loss, const DeviceArray& x, const std::int32_t* 
     copy(&state, states.data(), 1, stream);
     context.stream().synchronize();
   });
-  if (state.stopped != 0) return kNone;
   return state.weight > 0 ? state.loss / state.weight : 0;
 }
 
@@ -256,17 +250,13 @@ py::object cross_entropy(const py::object& logits, const py::object& labels,
                          const py::object& weight, bool gradient, const py::object& out) {
   const char* operation = "cross_entropy";
   const DeviceArray x = argument(logits, operation, "logits");
-  // Labels are looked at on the host, because they index memory on the device.
-  py::object host = labels;
-  if (is_device_array(labels))
-    host = py::cast(view_of(labels, operation, "labels")).attr("numpy")();
-  const auto given = py::array_t<std::int64_t, py::array::c_style>::ensure(host);
-  check_type(static_cast<bool>(given), operation, ": labels must be int64");
-  const Shape shape(given.shape(), given.shape() + given.ndim());
+  const py::object host = on_host(labels, operation, "labels");
+  Shape shape;
+  const auto* given = bindings::optional_data<std::int64_t>(operation, "labels", host, &shape);
   functional::check_cross_entropy(x.shape(), shape, {});
   const Index m = x.shape()[0], n = x.shape()[1];
-  ops::check_labels(operation, given.data(), m, n);
-  std::vector<std::int32_t> narrow(given.data(), given.data() + m);
+  ops::check_labels(operation, given, m, n);
+  std::vector<std::int32_t> narrow(given, given + m);
   DeviceArray on_device(ItemType::int32, {m}, x.device());
   run(x.device(), [&](Context& context) {
     copy(on_device.as<std::int32_t>(), narrow.data(), m, context.stream());
@@ -309,17 +299,21 @@ void optimizer_step(const char* operation, const ops::Optimizer& optimizer,
   const DeviceArray w = writable(parameter, operation, "parameter");
   const DeviceArray dw = argument(gradient, operation, "gradient");
   functional::check_same_shape(operation, "parameter", w.shape(), "gradient", dw.shape());
+  check_one_device(operation, w, dw);
   std::vector<DeviceArray> kept;
-  for (const auto& [name, state] : states) {
+  float* moments[2] = {nullptr, nullptr};
+  for (std::size_t i = 0; i < static_cast<std::size_t>(optimizer.states()); ++i) {
+    const auto& [name, state] = states[i];
     kept.push_back(writable(state, operation, name));
-    functional::check_same_shape(operation, "parameter", w.shape(), name, kept.back().shape());
+    functional::check_same_shape(operation, "parameter", w.shape(), name, kept[i].shape());
+    check_one_device(operation, w, kept[i]);
+    moments[i] = kept[i].as<float>();
   }
-  const auto used = [&](std::size_t i) {
-    return static_cast<int>(i) < optimizer.states() ? kept[i].as<float>() : nullptr;
-  };
+  functional::check_step(operation, step);
   const Update<float> u = ops::update_of<float>(optimizer, learning_rate, 1, step);
   run(w.device(), [&](Context& context) {
-    update_plain(u, w.as<float>(), dw.as<float>(), used(0), used(1), w.size(), context.stream());
+    update_plain(u, w.as<float>(), dw.as<float>(), moments[0], moments[1], w.size(),
+                 context.stream());
   });
 }
 

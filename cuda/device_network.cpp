@@ -88,10 +88,8 @@ class DeviceNetwork::Use {
 
 DeviceNetwork::DeviceNetwork(Graph graph, int device)
     : graph_(std::move(graph)), device_(device), layout_(graph_) {
-  const int count = device_count();
-  check_state(device >= 0 && device < count, "network: device \"cuda:", device,
-              "\" does not exist; there ",
-              count == 1 ? "is 1 GPU" : sentence("are ", count, " GPUs"), ", counted from 0");
+  const std::string why = why_not(device);
+  check_state(why.empty(), "network: device=\"cuda:", device, "\" ", why);
   // The same names as on the CPU, whatever the layout.
   const Layout<float> host(graph_);
   names_ = parameter_names(graph_, host);
@@ -121,9 +119,8 @@ void DeviceNetwork::refuse_while_training(const char* operation) const {
 
 void DeviceNetwork::check_place(const char* operation, const RowsView& x) const {
   if (!x.on_device || x.rows == 0) return;
-  cudaPointerAttributes attributes{};
-  check_cuda(cudaPointerGetAttributes(&attributes, x.base), "an array's place cannot be found");
-  check_state(attributes.device == device_, operation, ": x lies on cuda:", attributes.device,
+  const int device = device_of(x.base);
+  check_state(device == device_, operation, ": x lies on cuda:", device,
               " but the network on cuda:", device_);
 }
 
@@ -338,7 +335,6 @@ double DeviceNetwork::loss_and_gradients(const Dataset& data, const ops::Loss& l
       scale_gradients(pass.step(), gradients_.data(), layout_.size, stream);
     }
     const StepState state = pass.wait(operation);
-    if (state.stopped != 0) return kNone;
     return state.weight > 0 ? state.loss / state.weight : 0;
   });
 }

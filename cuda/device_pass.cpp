@@ -31,6 +31,7 @@ void DevicePass<S>::begin(const Call& call) {
     convert(weights_.single, rounded_.data(), rounded_.size(), stream);
     weights_.stored = rounded_.data();
   }
+  plan_.settle(weights_, call.context);
   const Index batch = plan_.batch();
   host_table_.assign(static_cast<std::size_t>(count()), {});
   for (Index i = 0; i < count(); ++i) {
@@ -105,7 +106,7 @@ ops::LossSums DevicePass<S>::evaluate(const Call& call, const ops::Loss& loss,
     this->loss(targets);
   }
   const StepState state = wait(operation);
-  return {state.stopped != 0 ? kNone : state.loss, state.correct, state.weight};
+  return {state.loss, state.correct, state.weight};
 }
 
 template class DevicePass<float>;

@@ -1,7 +1,9 @@
 #include "device_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
+#include <utility>
 
 #include "check.h"
 
@@ -14,6 +16,9 @@ constexpr Index kAlignment = 256;
 template <class S>
 constexpr lt::Type kType = std::is_same_v<S, float> ? lt::Type::float32 : lt::Type::bfloat16;
 
+bool is_nan(float x) { return std::isnan(x); }
+bool is_nan(Bf16 x) { return (x.bits & 0x7fff) > 0x7f80; }
+
 }  // namespace
 
 template <class S>
@@ -24,6 +29,7 @@ DevicePlan<S>::DevicePlan(const Graph& graph, const DeviceLayout& layout, Index 
       batch_(batch),
       networks_(networks),
       kind_(kind),
+      precision_(precision),
       values_(graph.nodes.size()) {
   for (std::size_t i = 1; i < graph.nodes.size(); ++i) {
     const dlcore::Node& node = graph.nodes[i];
@@ -51,7 +57,7 @@ DevicePlan<S>::DevicePlan(const Graph& graph, const DeviceLayout& layout, Index 
   // Padding is read and multiplied by nothing, but it has to be finite.
   set_zero(memory_.data(), size, stream);
   assign(memory_.data());
-  describe_products(precision);
+  describe_products();
 }
 
 template <class S>
@@ -146,59 +152,59 @@ Index DevicePlan<S>::assign(std::byte* base) {
 }
 
 template <class S>
-void DevicePlan<S>::describe_products(lt::Precision precision) {
-  const bool training = kind_ == Kind::training;
-  const auto dense = [&](const Node& step) { return node(step.op).op == OpKind::dense; };
-  const auto input_gradient = [&](Node& step, lt::Epilogue epilogue) {
-    const DeviceSlot& s = slot(step);
-    const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
-    return lt::Product::make({.m = rows(v),
-                              .n = s.in_features,
-                              .k = s.out_features,
-                              .lda = v.ld,
-                              .ldb = s.ld,
-                              .ldd = x.ld,
-                              .type = kType<S>,
-                              .result = kType<S>,
-                              .precision = precision,
-                              .epilogue = epilogue,
-                              .mask_ld = x.mask_ld,
-                              .networks = networks_,
-                              .stride_a = rows(v) * v.ld,
-                              .stride_b = layout_->size,
-                              .stride_d = rows(x) * x.ld,
-                              .stride_mask = rows(x) * x.mask_ld});
+lt::Product DevicePlan<S>::input_gradient(const Node& step, lt::Epilogue epilogue) const {
+  const DeviceSlot& s = slot(step);
+  const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
+  return lt::Product::make({.m = rows(v),
+                            .n = s.in_features,
+                            .k = s.out_features,
+                            .lda = v.ld,
+                            .ldb = s.ld,
+                            .ldd = x.ld,
+                            .type = kType<S>,
+                            .result = kType<S>,
+                            .precision = precision_,
+                            .epilogue = epilogue,
+                            .mask_ld = x.mask_ld,
+                            .networks = networks_,
+                            .stride_a = rows(v) * v.ld,
+                            .stride_b = layout_->size,
+                            .stride_d = rows(x) * x.ld,
+                            .stride_mask = rows(x) * x.mask_ld});
+}
+
+template <class S>
+void DevicePlan<S>::describe_forward(Node& step, bool may_rectify) {
+  const DeviceSlot& s = slot(step);
+  const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
+  const bool bias = s.bias >= 0;
+  // Logits stay float32.
+  const bool logits = &v == &values_.back() && step.activation == Activation::identity;
+  lt::Shape shape{.m = rows(v),
+                  .n = s.out_features,
+                  .k = s.in_features,
+                  .transpose_b = true,
+                  .lda = x.ld,
+                  .ldb = s.ld,
+                  .ldd = v.ld,
+                  .type = kType<S>,
+                  .result = logits ? lt::Type::float32 : kType<S>,
+                  .precision = precision_,
+                  .mask_ld = v.mask_ld,
+                  .networks = networks_,
+                  .stride_a = rows(x) * x.ld,
+                  .stride_b = layout_->size,
+                  .stride_d = rows(v) * v.ld,
+                  .stride_bias = layout_->size,
+                  .stride_mask = rows(v) * v.mask_ld};
+  const auto attempt = [&](lt::Epilogue epilogue) {
+    shape.epilogue = epilogue;
+    step.product = lt::Product::make(shape);
+    return !step.product.empty();
   };
-  for (Node& step : steps_) {
-    if (!dense(step)) continue;
-    const DeviceSlot& s = slot(step);
-    const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
-    const bool bias = s.bias >= 0, relu = step.activation == Activation::relu;
-    // Logits stay float32.
-    const bool logits = &v == &values_.back() && step.activation == Activation::identity;
-    lt::Shape shape{.m = rows(v),
-                    .n = s.out_features,
-                    .k = s.in_features,
-                    .transpose_b = true,
-                    .lda = x.ld,
-                    .ldb = s.ld,
-                    .ldd = v.ld,
-                    .type = kType<S>,
-                    .result = logits ? lt::Type::float32 : kType<S>,
-                    .precision = precision,
-                    .mask_ld = v.mask_ld,
-                    .networks = networks_,
-                    .stride_a = rows(x) * x.ld,
-                    .stride_b = layout_->size,
-                    .stride_d = rows(v) * v.ld,
-                    .stride_bias = layout_->size,
-                    .stride_mask = rows(v) * v.mask_ld};
-    const auto attempt = [&](lt::Epilogue epilogue) {
-      shape.epilogue = epilogue;
-      step.product = lt::Product::make(shape);
-      return !step.product.empty();
-    };
-    // The best that the library offers: with ReLU and its mask, with ReLU, with the bias, plain.
+  step.product = {};
+  step.rectified = step.masks = step.biased = false;
+  if (may_rectify && step.activation == Activation::relu) {
     Node* const reader = v.mask == nullptr ? nullptr : reader_of(step);
     if (reader != nullptr) {
       lt::Product unmasking = input_gradient(*reader, lt::Epilogue::relu_gradient);
@@ -206,18 +212,25 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
           attempt(bias ? lt::Epilogue::relu_mask_bias : lt::Epilogue::relu_mask)) {
         reader->input_gradient = std::move(unmasking);
         reader->unmasks = step.masks = true;
-        step.rectified = true;
-        step.biased = bias;
       }
     }
-    if (step.product.empty() && relu &&
-        attempt(bias ? lt::Epilogue::relu_bias : lt::Epilogue::relu)) {
-      step.rectified = true;
-      step.biased = bias;
-    }
-    if (step.product.empty() && bias && attempt(lt::Epilogue::bias)) step.biased = true;
-    if (step.product.empty()) attempt(lt::Epilogue::none);
+    step.rectified = step.masks || attempt(bias ? lt::Epilogue::relu_bias : lt::Epilogue::relu);
+    step.biased = step.rectified && bias;
+  }
+  if (step.product.empty() && bias) step.biased = attempt(lt::Epilogue::bias);
+  if (step.product.empty()) attempt(lt::Epilogue::none);
+}
+
+template <class S>
+void DevicePlan<S>::describe_products() {
+  const bool training = kind_ == Kind::training;
+  const auto dense = [&](const Node& step) { return node(step.op).op == OpKind::dense; };
+  for (Node& step : steps_) {
+    if (!dense(step)) continue;
+    describe_forward(step, true);
     if (!training) continue;
+    const DeviceSlot& s = slot(step);
+    const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
     step.weight_gradient = lt::Product::make({.m = s.out_features,
                                               .n = s.in_features,
                                               .k = rows(v),
@@ -227,7 +240,7 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
                                               .ldd = s.ld,
                                               .type = kType<S>,
                                               .result = lt::Type::float32,
-                                              .precision = precision,
+                                              .precision = precision_,
                                               .networks = networks_,
                                               .stride_a = rows(v) * v.ld,
                                               .stride_b = rows(x) * x.ld,
@@ -239,6 +252,32 @@ void DevicePlan<S>::describe_products(lt::Precision precision) {
       step.input_gradient = input_gradient(step, lt::Epilogue::none);
     }
   }
+}
+
+template <class S>
+void DevicePlan<S>::settle(const Weights<S>& weights, Context& context) {
+  if (std::exchange(settled_, true)) return;
+  const Stream& stream = context.stream();
+  bool asked = false;
+  for (Node& step : steps_) {
+    if (!step.rectified) continue;
+    asked = true;
+    const Value &v = value(step.node), &x = value(node(step.op).inputs[0]);
+    // Each bit set is NaN in either storage, and NaN times any weight is NaN.
+    set_bytes(x.y, 0xff, all(x) * static_cast<Index>(sizeof(S)), stream);
+    forward_dense(step, weights, context);
+    std::vector<S> row(static_cast<std::size_t>(v.n));
+    copy(row.data(), v.y, v.n, stream);
+    stream.synchronize();
+    if (std::all_of(row.begin(), row.end(), [](S y) { return is_nan(y); })) continue;
+    Node* const reader = step.masks ? reader_of(step) : nullptr;
+    describe_forward(step, false);
+    if (reader != nullptr) {
+      reader->unmasks = false;
+      reader->input_gradient = input_gradient(*reader, lt::Epilogue::none);
+    }
+  }
+  if (asked) set_zero(memory_.data(), memory_.size(), stream);
 }
 
 template <class S>

@@ -51,6 +51,10 @@ class DevicePlan {
   float* loss() { return loss_; }
   float* correct() { return correct_; }
 
+  /// Once before the first forward, and not while recording: sees whether a ReLU that the library's
+  /// products apply lets NaN through, as its own documentation does not say. Where one does not, a
+  /// kernel of ours does it. Waits, and leaves the buffers zero.
+  void settle(const Weights<S>& weights, Context& context);
   /// Values of all nodes. Dropout drops or passes.
   void forward(const Step& step, const Weights<S>& weights, Context& context, bool drop);
   /// Gradients of all parameters, written or added to, after finish has counted the step.
@@ -89,6 +93,7 @@ class DevicePlan {
   };
 
   Value& value(int i) { return values_[static_cast<std::size_t>(i)]; }
+  const Value& value(int i) const { return values_[static_cast<std::size_t>(i)]; }
   const dlcore::Node& node(int i) const { return graph_->nodes[static_cast<std::size_t>(i)]; }
   const DeviceSlot& slot(const Node& step) const;
   /// Rows of one network's batch.
@@ -99,7 +104,10 @@ class DevicePlan {
   Group group() const { return {networks_, layout_->size}; }
   /// Lays all buffers out from `base`; with a null base only their total size counts.
   Index assign(std::byte* base);
-  void describe_products(lt::Precision precision);
+  void describe_products();
+  /// The best that the library offers: with ReLU and its mask, with ReLU, with the bias, plain.
+  void describe_forward(Node& step, bool may_rectify);
+  lt::Product input_gradient(const Node& step, lt::Epilogue epilogue) const;
   /// Whether the product that alone reads this step's result can apply its ReLU's derivative.
   Node* reader_of(const Node& step);
   void forward_dense(Node& step, const Weights<S>& weights, Context& context);
@@ -113,6 +121,8 @@ class DevicePlan {
   const DeviceLayout* layout_;
   Index batch_, networks_;
   Kind kind_;
+  lt::Precision precision_;
+  bool settled_ = false;
   std::vector<Node> steps_;
   std::vector<Value> values_;
   float* output_ = nullptr;

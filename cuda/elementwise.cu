@@ -3,6 +3,7 @@
 #include "device.h"
 
 #define DLCORE_SCALAR
+#include "divisor.h"
 #include "kernels/functors.h"
 #include "launches.h"
 #include "random.h"
@@ -23,6 +24,7 @@ bool aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 ==
 template <class S, class F>
 __global__ void map(F f, const S* a, const S* b, S* y, Index n, Index packs) {
   using P = Pack<S>;
+#pragma unroll 1
   for (Index i = grid_index(); i < packs; i += grid_size()) {
     const P pa = reinterpret_cast<const P*>(a)[i];
     const P pb = F::kBinary ? reinterpret_cast<const P*>(b)[i] : pa;
@@ -33,6 +35,7 @@ __global__ void map(F f, const S* a, const S* b, S* y, Index n, Index packs) {
     }
     reinterpret_cast<P*>(y)[i] = py;
   }
+#pragma unroll 1
   for (Index i = packs * P::kSize + grid_index(); i < n; i += grid_size()) {
     const float first = to_float(a[i]);
     y[i] = to_storage<S>(f(first, F::kBinary ? to_float(b[i]) : first));
@@ -85,17 +88,21 @@ void with_activation(Activation activation, F f) {
 /// one block.
 template <class S>
 __device__ void drop(uint64_t seed, uint64_t random_step, uint32_t layer, uint32_t threshold,
-                     float scale, Index first, Index count, const S* x, S* y, Index n, Index ld) {
+                     float scale, Index first, Index count, const S* x, S* y, Divisor n, Index ld) {
   const Index blocks = (first + count + 3) / 4;
+#pragma unroll 1
   for (Index q = first / 4 + grid_index(); q < blocks; q += grid_size()) {
     const philox::Block block = philox::block(
         seed,
         philox::counter(philox::Purpose::dropout, layer, random_step, static_cast<uint64_t>(q)));
+    const Index begin = 4 * q - first;  // below 0 where the first block is not taken whole
+    Place place = n.split(begin > 0 ? begin : 0);
 #pragma unroll
     for (int l = 0; l < 4; ++l) {
-      const Index i = 4 * q + l - first;
+      const Index i = begin + l;
       if (i < 0 || i >= count) continue;
-      const Index at = i / n * ld + i % n;
+      const Index at = place.row * ld + place.column;
+      if (++place.column == n.value()) place = {place.row + 1, 0};
       y[at] = to_storage<S>(block.word[l] >= threshold ? to_float(x[at]) * scale : 0.0f);
     }
   }
@@ -103,52 +110,59 @@ __device__ void drop(uint64_t seed, uint64_t random_step, uint32_t layer, uint32
 
 template <class S>
 __global__ void dropout_kernel(Step step, int counted, uint32_t layer, uint32_t threshold,
-                               float scale, const S* x, S* y, Index m, Index rows, Index n,
+                               float scale, const S* x, S* y, Index m, Index rows, Divisor width,
                                Index ld) {
-  const Index g = network_of_block();
+  const Index g = network_of_block(), n = width.value();
   const StepInput& input = input_of(step, g, counted);
   const Index values = g * m * rows * ld;
   drop(step.source[g].seed, input.random_step, layer, threshold, scale, input.first_row * rows * n,
-       m * rows * n, x + values, y + values, n, ld);
+       m * rows * n, x + values, y + values, width, ld);
 }
 
 __global__ void dropout_plain_kernel(uint64_t seed, uint64_t random_step, uint32_t layer,
                                      uint32_t threshold, float scale, const float* x, float* y,
-                                     Index n) {
-  drop(seed, random_step, layer, threshold, scale, Index{0}, n, x, y, n, n);
+                                     Divisor n) {
+  drop(seed, random_step, layer, threshold, scale, Index{0}, n.value(), x, y, n, n.value());
 }
 
 uint32_t threshold_of(double p) { return static_cast<uint32_t>(p * 4294967296.0); }
 float scale_of(double p) { return static_cast<float>(1 / (1 - p)); }
 
 template <class S>
-__global__ void repack_kernel(const S* x, Index nx, Index ldx, S* y, Index ny, Index ldy,
+__global__ void repack_kernel(const S* x, Divisor nx, Index ldx, S* y, Divisor ny, Index ldy,
                               Index count) {
+#pragma unroll 1
   for (Index i = grid_index(); i < count; i += grid_size()) {
-    y[i / ny * ldy + i % ny] = x[i / nx * ldx + i % nx];
+    const Place from = nx.split(i), to = ny.split(i);
+    y[to.row * ldy + to.column] = x[from.row * ldx + from.column];
   }
 }
 
 template <class S>
-__global__ void add_bias_kernel(const S* b, Index stride, S* y, Index ld, Index m, Index n) {
-  const Index g = network_of_block(), count = m * n;
+__global__ void add_bias_kernel(const S* b, Index stride, S* y, Index ld, Index m, Divisor n) {
+  const Index g = network_of_block(), count = m * n.value();
   b += g * stride;
   y += g * m * ld;
+#pragma unroll 1
   for (Index i = grid_index(); i < count; i += grid_size()) {
-    S& value = y[i / n * ld + i % n];
-    value = to_storage<S>(to_float(value) + to_float(b[i % n]));
+    const Place at = n.split(i);
+    S& value = y[at.row * ld + at.column];
+    value = to_storage<S>(to_float(value) + to_float(b[at.column]));
   }
 }
 
 template <class From, class To>
 __global__ void convert_kernel(const From* x, To* y, Index n) {
+#pragma unroll 1
   for (Index i = grid_index(); i < n; i += grid_size()) y[i] = to_storage<To>(to_float(x[i]));
 }
 
 template <bool kSigmoid>
-__global__ void rows_kernel(const float* x, Index ldx, float* y, Index n, Index count) {
+__global__ void rows_kernel(const float* x, Index ldx, float* y, Divisor n, Index count) {
+#pragma unroll 1
   for (Index i = grid_index(); i < count; i += grid_size()) {
-    const float value = x[i / n * ldx + i % n];
+    const Place at = n.split(i);
+    const float value = x[at.row * ldx + at.column];
     y[i] = kSigmoid ? activate<Activation::sigmoid, float>(value, 0.0f) : value;
   }
 }
@@ -200,26 +214,27 @@ template <class S>
 void dropout(const Step& step, bool counted, uint32_t layer, double p, const S* x, S* y, Index m,
              Index rows, Index n, Index ld, cudaStream_t stream) {
   launch(stream, spread(m * rows * n / 4 + 2, step.networks), dropout_kernel<S>, step,
-         counted ? 1 : 0, layer, threshold_of(p), scale_of(p), x, y, m, rows, n, ld);
+         counted ? 1 : 0, layer, threshold_of(p), scale_of(p), x, y, m, rows, Divisor(n), ld);
 }
 
 void dropout_plain(uint64_t seed, uint64_t random_step, uint32_t layer, double p, const float* x,
                    float* y, Index n, cudaStream_t stream) {
   if (n == 0) return;
   launch(stream, spread(n / 4 + 2), dropout_plain_kernel, seed, random_step, layer, threshold_of(p),
-         scale_of(p), x, y, n);
+         scale_of(p), x, y, Divisor(n));
 }
 
 template <class S>
 void repack(const S* x, Index nx, Index ldx, S* y, Index ny, Index ldy, Index count,
             cudaStream_t stream) {
-  launch(stream, spread(count), repack_kernel<S>, x, nx, ldx, y, ny, ldy, count);
+  launch(stream, spread(count), repack_kernel<S>, x, Divisor(nx), ldx, y, Divisor(ny), ldy, count);
 }
 
 template <class S>
 void add_bias(const S* b, S* y, Index ld, Index m, Index n, const Group& group,
               cudaStream_t stream) {
-  launch(stream, spread(m * n, group.networks), add_bias_kernel<S>, b, group.stride, y, ld, m, n);
+  launch(stream, spread(m * n, group.networks), add_bias_kernel<S>, b, group.stride, y, ld, m,
+         Divisor(n));
 }
 
 template <class From, class To>
@@ -228,10 +243,10 @@ void convert(const From* x, To* y, Index n, cudaStream_t stream) {
 }
 
 void identity_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStream_t stream) {
-  launch(stream, spread(m * n), rows_kernel<false>, x, ldx, y, n, m * n);
+  launch(stream, spread(m * n), rows_kernel<false>, x, ldx, y, Divisor(n), m * n);
 }
 void sigmoid_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStream_t stream) {
-  launch(stream, spread(m * n), rows_kernel<true>, x, ldx, y, n, m * n);
+  launch(stream, spread(m * n), rows_kernel<true>, x, ldx, y, Divisor(n), m * n);
 }
 void softmax_rows(const float* x, Index ldx, float* y, Index m, Index n, cudaStream_t stream) {
   if (m == 0 || n == 0) return;

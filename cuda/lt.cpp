@@ -109,8 +109,7 @@ std::mutex opening;
 Handle handle() {
   static std::mutex mutex;
   static auto* const handles = new std::map<int, Handle>;
-  int device = 0;
-  check_cuda(cudaGetDevice(&device), "the current GPU cannot be asked for");
+  const int device = current_device();
   const std::lock_guard lock(mutex);
   Handle& found = (*handles)[device];
   if (found == nullptr) check_lt(library().call.Create(&found), "cannot be started");

@@ -46,7 +46,7 @@ PYBIND11_MODULE(_cuda, m) {
     const cuda::Status status = cuda::probe();
     return std::make_pair(status.usable, status.reason);
   });
-  m.def("device_count", &cuda::device_count);
+  m.def("why_not", &cuda::why_not, py::arg("device"));
   m.def(
       "open_cublaslt",
       [](const std::string& wheel) {

@@ -7,6 +7,7 @@
 #endif
 
 #include <cstddef>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -34,8 +35,10 @@ struct Status {
   bool usable = false;
   std::string reason;  ///< in a few words: the device and versions, or what is missing
 };
-/// Whether there is a driver and a device. Never throws.
+/// Whether there is a driver and a device that can be used. Never throws.
 Status probe();
+/// Empty where a device can be used, else why it cannot, to be said of its name.
+std::string why_not(int device);
 
 struct DeviceInfo {
   int major = 0;  ///< of its compute capability
@@ -47,20 +50,31 @@ DeviceInfo device_info(int device);
 /// DeviceInfo::shared_memory of the current device alone: cheap enough for every launch.
 Index largest_shared_memory();
 
-/// Makes a device current for this thread, and the one before it at the end.
+/// The device that is current for this thread; asking starts nothing.
+int current_device();
+/// The device that memory lies on, or -1; whoever made it.
+int device_of(const void* pointer);
+
+/// Makes a device current for this thread, and at the end what was current before: the other
+/// device, or none where CUDA had not begun to run on that one, which it then does not.
 class DeviceScope {
  public:
   explicit DeviceScope(int device);
+  /// For destructors: where the device cannot be used, it is not made current.
+  DeviceScope(int device, std::nothrow_t) noexcept;
   ~DeviceScope();
   DeviceScope(const DeviceScope&) = delete;
   DeviceScope& operator=(const DeviceScope&) = delete;
 
  private:
-  int before_ = 0;
+  void enter(int device);
+
+  bool changed_ = false;
+  void* before_ = nullptr;  ///< the driver's context
 };
 
 void* allocate(Index bytes, bool pinned);
-void release(void* memory, bool pinned);
+void release(void* memory, bool pinned, int device);
 void copy_bytes(void* to, const void* from, Index bytes, cudaStream_t stream);
 void set_bytes(void* to, int value, Index bytes, cudaStream_t stream);
 
@@ -73,15 +87,17 @@ class OwnedMemory {
       : data_(static_cast<T*>(
             allocate(checked_product(size, static_cast<Index>(sizeof(T)), "memory"), pinned))),
         size_(size),
-        capacity_(size) {}
+        capacity_(size),
+        device_(size > 0 ? current_device() : 0) {}
   OwnedMemory(OwnedMemory&& other) noexcept { *this = std::move(other); }
   OwnedMemory& operator=(OwnedMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(device_, other.device_);
     return *this;
   }
-  ~OwnedMemory() { release(data_, pinned); }
+  ~OwnedMemory() { release(data_, pinned, device_); }
 
   /// Null where the size is 0.
   T* data() const { return size_ > 0 ? data_ : nullptr; }
@@ -99,6 +115,7 @@ class OwnedMemory {
  private:
   T* data_ = nullptr;
   Index size_ = 0, capacity_ = 0;
+  int device_ = 0;  ///< that was current when it was allocated
 };
 template <class T>
 using DeviceMemory = OwnedMemory<T, false>;
@@ -129,6 +146,7 @@ class Stream {
 
  private:
   cudaStream_t stream_ = nullptr;
+  int device_;
 };
 
 /// A point in a stream's work.
@@ -136,7 +154,8 @@ class Event {
  public:
   Event();
   ~Event();
-  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event(Event&& other) noexcept
+      : event_(std::exchange(other.event_, nullptr)), device_(other.device_) {}
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
 
@@ -148,6 +167,7 @@ class Event {
 
  private:
   cudaEvent_t event_ = nullptr;
+  int device_;
 };
 
 /// What `record` enqueues into a stream, to be enqueued again as a whole.
@@ -165,9 +185,11 @@ class Recording {
     }
     end(stream);
   }
-  Recording(Recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+  Recording(Recording&& other) noexcept
+      : graph_(std::exchange(other.graph_, nullptr)), device_(other.device_) {}
   Recording& operator=(Recording&& other) noexcept {
     std::swap(graph_, other.graph_);
+    std::swap(device_, other.device_);
     return *this;
   }
   ~Recording();
@@ -181,6 +203,7 @@ class Recording {
   void abandon(cudaStream_t stream);
 
   cudaGraphExec_t graph_ = nullptr;
+  int device_ = 0;
 };
 
 }  // namespace dlcore::cuda

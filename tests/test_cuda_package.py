@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,83 @@ def test_asking_for_gpus_starts_none() -> None:
     )
     said = in_fresh_process(code, DLCORE_EMULATED_DEVICES="3")
     assert said.split() == ["True", "0", "1"]
+
+
+@emulated
+@pytest.mark.parametrize("used", ["cuda:0", "cuda:1", "cuda:2"])
+def test_only_the_gpu_that_is_used_is_started(used: str) -> None:
+    """Nor does what ends start one: memory, streams and events are freed where they are."""
+    code = f"""
+import threading
+import numpy as np
+import dlcore
+from dlcore import _cuda
+
+def work():
+    x = np.ones((40, 3), np.float32)
+    network = dlcore.Network([dlcore.Dense(4), dlcore.ReLU(), dlcore.Dense(2)], 3, device="{used}")
+    network.fit(x, np.arange(40) % 2, epochs=2, batch_size=8, validation_data=(x, np.zeros(40, int)))
+    network.predict(x)
+    network.loss_and_gradients(x, np.arange(40) % 2)
+    fleet = [dlcore.Network([dlcore.Dense(width), dlcore.Dense(2)], 3) for width in range(1, 9)]
+    dlcore.fit_many(fleet, x, np.arange(40) % 2, device="{used}", epochs=1)
+    array = dlcore.device_array(x, "{used}")
+    class Foreign:
+        __cuda_array_interface__ = array.__cuda_array_interface__
+    assert network.predict(array).device == "{used}"
+    assert dlcore.functional.relu(array).device == "{used}"
+    assert dlcore.device_array(Foreign()).device == "{used}"
+    return network, array
+
+print(_cuda.emulated_current_device() if dlcore.info()["cuda"] else "")
+kept = work()
+threading.Thread(target=work).start()
+threading.Thread(target=kept[0].predict, args=(kept[1],)).start()
+del kept
+print(_cuda.emulated_counts()["started"], _cuda.emulated_current_device())
+"""
+    said = in_fresh_process(code, DLCORE_EMULATED_DEVICES="3")
+    assert said.split() == ["0", "1", "0"]
+
+
+@emulated
+def test_a_gpu_too_old_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLCORE_EMULATED_DEVICES", "3")
+    old = dlcore.device_array(np.ones(3, np.float32), "cuda:2")
+    monkeypatch.setenv("DLCORE_EMULATED_OLD_DEVICES", "02")
+    why = "cannot be used: the GPU emulated old GPU is of compute capability 7.5, and dlcore needs 8.0"
+    status = dlcore.info()["cuda_status"]
+    assert status.startswith(f"emulated GPU; cuda:0 {why}; cuda:2 {why}; driver for CUDA")
+    assert dlcore.info()["cuda"] is True
+    for device in ("cuda", "cuda:2"):
+        expected = f'device="{device}" {why}; use cuda:1'
+        with pytest.raises(RuntimeError) as error:
+            dlcore.Network([dlcore.Dense(1)], 2, device=device)
+        assert str(error.value) == f"Network: {expected}"
+        with pytest.raises(RuntimeError) as error:
+            dlcore.device_array(np.ones(3), device)
+        assert str(error.value) == f"device_array: {expected}"
+    with pytest.raises(RuntimeError, match=r'"cuda:3" does not exist; there are 3 GPUs, counted'):
+        dlcore.Network([dlcore.Dense(1)], 2, device="cuda:3")
+    for protocol in ("__cuda_array_interface__", "__dlpack__"):
+        names = (protocol, "__dlpack_device__") if protocol == "__dlpack__" else (protocol,)
+        given = SimpleNamespace(**{name: getattr(old, name) for name in names})
+        with pytest.raises(RuntimeError) as error:
+            dlcore.functional.relu(given)  # type: ignore[arg-type]
+        assert str(error.value) == f"relu: x lies on cuda:2, which {why}; use cuda:1"
+
+    network = dlcore.Network([dlcore.Dense(2)], 2, device="cuda:1")
+    x = dlcore.device_array(np.ones((4, 2), np.float32), "cuda:1")
+    network.fit(x, [0, 1, 0, 1], epochs=1)
+    assert network.predict(x).device == dlcore.functional.relu(x).device == "cuda:1"
+
+    monkeypatch.setenv("DLCORE_EMULATED_OLD_DEVICES", "012")
+    assert dlcore.info()["cuda"] is False
+    assert dlcore.info()["cuda_status"] == "; ".join(f"cuda:{i} {why}" for i in range(3))
+    with pytest.raises(
+        RuntimeError, match=r'^Network: device="cuda:1" is not available: cuda:0 ca'
+    ):
+        dlcore.Network([dlcore.Dense(1)], 2, device="cuda:1")
 
 
 @built

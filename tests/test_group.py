@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlcore
-from test_gpu import EMULATED, PRECISIONS, emulated_only, moved, small_network, taken
+from gpus import EMULATED, PRECISIONS, emulated_only, moved, small_network, taken
 from test_training import LOSSES, OPTIMIZERS, SCHEDULES, architectures, small_data, targets
 
 pytestmark = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])

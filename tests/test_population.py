@@ -16,7 +16,7 @@ import pytest
 
 import dlcore
 import reference
-from test_gpu import PRECISIONS, bits, emulated_only
+from gpus import PRECISIONS, bits, emulated_only
 from test_training import (
     ACTIVATIONS,
     LOSSES,

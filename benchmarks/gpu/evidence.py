@@ -97,8 +97,8 @@ def ceilings(small: bool) -> dict[str, float | None]:
 def correctness(limit: float) -> dict[str, object]:
     """The property tests of the GPU, on this one."""
     begin = time.monotonic()
-    names = ("tests/test_gpu.py", "tests/test_group.py", "tests/test_population.py")
-    files = [name for name in names if (ROOT / name).exists()]
+    parts = ("gpu", "gpu_fits", "gpu_arrays", "gpu_functional", "group", "population")
+    files = [f"tests/test_{part}.py" for part in parts if (ROOT / f"tests/test_{part}.py").exists()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     status, output = run(command, limit, cwd=ROOT, env={**os.environ, "CI": "1"})
     last = output.strip().splitlines()[-1] if output.strip() else ""

@@ -201,7 +201,7 @@ void optimizer_step(const char* operation, const ops::Optimizer& optimizer, py::
     for (std::size_t i = 0; i < static_cast<std::size_t>(optimizer.states()); ++i) {
       moments[i] = state_data<T>(operation, states[i].first, states[i].second, parameter);
     }
-    check(step >= 1, operation, ": step counts from 1, found ", step);
+    functional::check_step(operation, step);
     kernels().of<T>().update(ops::update_of<T>(optimizer, learning_rate, 1, step), w,
                              data<T>(gradient), moments[0], moments[1], parameter.size());
   });

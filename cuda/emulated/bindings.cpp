@@ -37,6 +37,7 @@ void bind_emulation(py::module_& m) {
                     py::arg("choices") = counts.choices, py::arg("products") = counts.products,
                     py::arg("started") = counts.started);
   });
+  m.def("emulated_current_device", &current_device);
   py::class_<ForeignStream>(m, "EmulatedStream", py::module_local())
       .def(py::init<>())
       .def("fill", &ForeignStream::fill, py::arg("array"), py::arg("value"))

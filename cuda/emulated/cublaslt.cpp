@@ -113,6 +113,8 @@ void multiply(const DescriptionOpaque& p, const void* a, const LayoutOpaque& la,
           factor(p.transpose_a == kPlain ? read(a, la, i, l) : read(a, la, l, i));
     }
   }
+  // Of max(x, 0) NVIDIA's documentation does not say what it is where x is NaN.
+  const bool drops = std::getenv("DLCORE_EMULATED_RELU_DROPS_NAN") != nullptr;
   auto* bits = static_cast<std::uint8_t*>(p.mask);
   for (std::int64_t j = 0; j < n; ++j) {
     std::fill(sum.begin(), sum.end(), 0.0f);
@@ -134,7 +136,7 @@ void multiply(const DescriptionOpaque& p, const void* a, const LayoutOpaque& la,
         if ((bits[bit / 8] & one) == 0) x = 0;
       } else if ((p.epilogue & kEpilogueRelu) != 0) {
         const bool above = x > 0;
-        x = above ? x : 0;
+        if (drops ? !above : x <= 0) x = 0;
         if (has_mask(p.epilogue)) {
           bits[bit / 8] =
               static_cast<std::uint8_t>(above ? bits[bit / 8] | one : bits[bit / 8] & ~one);

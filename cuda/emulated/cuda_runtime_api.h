@@ -8,6 +8,7 @@
 //  - memory is filled with 0xff (NaN) when it is allocated;
 //  - what is captured runs when the graph is launched, with the pointers it was captured with.
 // The environment variables DLCORE_EMULATED_MEMORY (bytes), DLCORE_EMULATED_DEVICES,
+// DLCORE_EMULATED_OLD_DEVICES ("02": the first and the third are of compute capability 7.5),
 // DLCORE_EMULATED_SHARED_MEMORY (bytes of a block) and DLCORE_EMULATED_CLUSTER (blocks of the
 // largest cluster, 1 for a device of compute capability 8.0) are read at each call.
 
@@ -40,8 +41,16 @@ cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device);
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+};
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+enum { CUDART_VERSION = 13000, cudaEnableDefault = 0 };
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0 };
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
+                                             unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult* result);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 
 namespace dlcore::cuda::emulated {

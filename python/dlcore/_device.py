@@ -45,17 +45,19 @@ def load(device: str, what: str) -> tuple[Any, int]:
     """Return the extension that serves a device, and the device's number, or say what is missing."""
     if device == "cpu":
         return _core, 0
+    extension = engine(device, what)
+    number = int(device.partition(":")[2] or 0)
+    if why := extension.why_not(number):
+        raise RuntimeError(f'{what}="{device}" {why}')
+    return extension, number
+
+
+def engine(device: str, what: str) -> Any:
+    """Return the extension that serves GPUs, whichever of them, or say what is missing."""
     extension, why = _usable()
     if extension is None:
         raise RuntimeError(f'{what}="{device}" is not available: {why}; use device="cpu"')
-    number = int(device.partition(":")[2] or 0)
-    count = extension.device_count()
-    if number >= count:
-        raise RuntimeError(
-            f'{what}="{device}" does not exist; there {"is 1 GPU" if count == 1 else f"are {count} GPUs"}'
-            ", counted from 0"
-        )
-    return extension, number
+    return extension
 
 
 def cuda_status() -> tuple[bool, str]:
@@ -76,7 +78,7 @@ def is_array(value: object) -> bool:
 
 def as_array(value: object, what: str) -> Any:
     """Return an array on a GPU as dlcore's own, without a copy."""
-    return load("cuda", f"{what}: device")[0].as_array(value, what)
+    return engine("cuda", f"{what}: device").as_array(value, what)
 
 
 def device_array(x: ArrayLike, device: str = "cuda", stream: object = None) -> Any:
@@ -112,10 +114,10 @@ def device_array(x: ArrayLike, device: str = "cuda", stream: object = None) -> A
     name = parse(device, "device_array: device")
     if name == "cpu":
         raise ValueError('device_array: device needs to be "cuda", found "cpu"')
-    extension, number = load(name, "device_array: device")
     if is_array(x):
-        return extension.as_array(x, "device_array", stream)
-    return extension.from_numpy(np.ascontiguousarray(x), number)
+        return engine(name, "device_array: device").as_array(x, "device_array", stream)
+    extension, number = load(name, "device_array: device")
+    return extension.from_numpy(np.asarray(x, order="C"), number)
 
 
 def _extension() -> tuple[ModuleType | None, str]:

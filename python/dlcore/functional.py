@@ -43,7 +43,7 @@ def _native(operation: str, **arrays: object) -> Any:
     shapes.
     """
     if any(_device.is_array(value) for value in arrays.values()):
-        return _device.load("cuda", f"{operation}: device")[0]
+        return _device.engine("cuda", f"{operation}: device")
     for name, value in arrays.items():
         if not isinstance(value, np.ndarray):
             raise TypeError(f"{operation}: {name} must be a numpy.ndarray, found {describe(value)}")

@@ -10,6 +10,8 @@
 #include <random>
 #include <vector>
 
+#include "device.h"
+#include "divisor.h"
 #include "launches.h"
 #include "runtime.h"
 
@@ -53,6 +55,35 @@ void expect(const char* what, const std::vector<float>& found, const std::vector
       std::printf("%s: %g instead of %g at %zu\n", what, found[i], wanted[i], i);
       std::exit(1);
     }
+  }
+}
+
+/// Every quotient that a kernel may ask for, around multiples of what is divided by and the limits.
+void divisions() {
+  constexpr Index kWord = Index{1} << 32;
+  std::vector<Index> numbers{1, 2, 3, 5, 7, 10, 641, 784, 1000, 65535, 65537};
+  for (int bit = 2; bit < 36; ++bit) {
+    for (const Index away : {-1, 0, 1}) numbers.push_back((Index{1} << bit) + away);
+  }
+  for (const Index n : numbers) {
+    const Divisor divisor(n);
+    const auto check = [&](Index i) {
+      if (i < 0) return;
+      const Place at = divisor.split(i);
+      if (at.row == i / n && at.column == i % n && divisor.quotient(i) == i / n) return;
+      std::printf("%lld is not %lld * %lld + %lld\n", static_cast<long long>(i),
+                  static_cast<long long>(n), static_cast<long long>(at.row),
+                  static_cast<long long>(at.column));
+      std::exit(1);
+    };
+    for (const Index near : {Index{0}, kWord / 2, kWord, 3 * kWord, Index{1} << 50}) {
+      for (Index i = -3; i <= 3; ++i) {
+        check(near + i);
+        check(near / n * n + i);
+        check(near / 2 / n * n + i);
+      }
+    }
+    for (int i = 0; i < 2000; ++i) check(static_cast<Index>(generator()));
   }
 }
 
@@ -320,6 +351,7 @@ void several_networks(const Stream& stream) {
 
 int main() {
   const Stream stream;
+  divisions();
   activations(stream);
   rows_and_words(stream);
   for (const Index m : {1, 100, 1100}) column_sums_of(m, stream);
