@@ -182,9 +182,10 @@ Limits::Loops loops_of(const Kernels& kernels) {
   return known[std::size(known) - 1];
 }
 
-/// Runs work(thread), which returns an amount, on threads that start together: all of it by the time
-/// from the first beginning to the last end. (A sum of the threads' own rates would count what one
-/// reaches while the others wait or have ended: memory gives one thread most of what it gives two.)
+/// Runs work(thread), which returns an amount, on threads that start together: all of it by the
+/// time from the first beginning to the last end. (A sum of the threads' own rates would count what
+/// one reaches while the others wait or have ended: memory gives one thread most of what it gives
+/// two.)
 template <class F>
 double together(int threads, F work) {
   std::atomic<int> waiting{threads};
