@@ -445,6 +445,29 @@ def test_whole_epoch_in_float32(optimizer, kernels):
     assert_parameters(network, steps[-1].parameters, "float32", 1e-3)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_weight_counts_rows_in_fit(loss, name):
+    """Five steps on weights of 0, 1 and 2 are those on rows left out, once and twice."""
+    x, y = small_data("float64", loss=loss)
+    weight = np.random.default_rng(1).integers(0, 3, len(x))
+    rows = np.repeat(np.arange(len(x)), weight)
+    arguments = {"optimizer": OPTIMIZERS[name], "epochs": 5, "batch_size": 100, "seed": 2}
+    fitted, errors = [], []
+    for data in ((x, y, weight.astype(float)), (x[rows], y[rows], None)):
+        network = small_network("float64", dropout=0.0)
+        settings = {**arguments, "sample_weight": data[2]}
+        *_, last = follow(network, *data[:2], loss=loss, bounds=Bounds("float64"), **settings)
+        network.fit(*data[:2], LOSSES[loss], **settings)
+        fitted.append(network.parameters)
+        errors.append({key: p.error for key, p in last.parameters.items()})
+    for key, value in fitted[0].items():
+        error = errors[0][key] + errors[1][key]
+        assert_within(value, fitted[1][key], error, name=key)
+        # The rows of weight 2 count: without, a parameter moves by some of the learning rate.
+        assert np.quantile(error, 0.9) < 1e-6
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_evaluate(dtype):
     """Loss within its bound, and the accuracy exactly where no logit is near another."""
