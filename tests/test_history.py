@@ -206,9 +206,13 @@ def test_improvements_below_min_delta_do_not_count():
         "validation_data": (x, y),
     }
     small = dlcore.EarlyStopping(3, min_delta=10.0)
-    history = classifier().fit(x, y, early_stopping=small, **settings)
+    network = classifier()
+    history = network.fit(x, y, early_stopping=small, **settings)
     # the first epoch always counts, the next three do not
     assert (history.stopped, history.epochs) == ("early_stopping", 4)
+    # the best weights are the best of all
+    assert history.best_epoch == 4 and history.val_loss[3] < 0.999 * history.val_loss[2]
+    assert network.evaluate(x, y)["loss"] == pytest.approx(history.val_loss[3], rel=1e-6)
     history = classifier().fit(x, y, early_stopping=dlcore.EarlyStopping(3), **settings)
     assert (history.stopped, history.epochs) == ("completed", 10)
 
