@@ -271,14 +271,6 @@ def test_each_seed_matters():
     assert not weights_equal(fitted(), fitted(shuffle=False))
 
 
-def test_fits_one_after_the_other_go_on():
-    """Shuffling and dropout go by the network's own steps, so two fits make one."""
-    x, y = blobs()
-    network = fitted(epochs=2)
-    network.fit(x, y, epochs=1, batch_size=16)
-    assert weights_equal(network, fitted(epochs=3))
-
-
 def test_without_shuffling_the_order_is_that_of_the_rows():
     x, y = blobs(32)
     network = classifier(dtype="float64")

@@ -718,14 +718,6 @@ def test_an_epoch_is_its_batches():
     assert bits(whole) == bits(parts)
 
 
-def test_a_batch_larger_than_the_data_is_one_batch():
-    x, y = small_data("float32")
-    networks = [small_network("float32") for _ in range(2)]
-    for network, size in zip(networks, (len(x), 10_000), strict=True):
-        network.fit(x, y, epochs=3, batch_size=size)
-    assert bits(networks[0]) == bits(networks[1])
-
-
 def test_seeds_matter_and_nothing_else_does():
     x, y = small_data("float32")
 
