@@ -35,8 +35,8 @@ cmake --build "$folder" --parallel "$(nproc)"
 bench=$folder/dlcore-bench
 [[ -x $bench ]] || skip "this build has no dlcore-bench to run the NEON kernels with"
 command -v qemu-aarch64-static >/dev/null || skip "there is no qemu-aarch64-static"
-small='dense_.*/(784x32|512x10)/m(8|32)(/.*)?|activation_.*/1000|softmax_cross_entropy/(32|128)x10'
-small+='|optimizer_step/.*/25600|(transpose|dropout|bias_gradient)/128x512|(add|norm)/100000'
-small+='|gather/.*/m32|predict/784-32-10/m32'
+small='dense_.*/(784x32|512x10)/m(8|32)(/.*)?|activation_.*/1000(/f64)?|softmax_cross_entropy/(32|128)x10'
+small+='|optimizer_step/.*/25600(/f64)?|(transpose|dropout|bias_gradient)/128x512|(add|norm)/100000'
+small+='|gather/.*/m32|predict/784-32-10/m32|dense_.*/(128x10|777x33)/m3[23]/(.*/)?f64'
 QEMU_LD_PREFIX=/usr/aarch64-linux-gnu qemu-aarch64-static "$bench" \
   --kernels neon --seconds 1e-9 --threads 1 --filter "^($small)\$"

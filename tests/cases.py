@@ -22,7 +22,8 @@ from tolerances import Bounds, assert_within
 DTYPES = ("float32", "float64")
 
 #: 0 and 1; odd and prime; one below, at and above the lanes of a vector (2 to 16), the rows of a
-#: tile (6, 14), the columns of a panel (16, 32), their multiples, and the depth of a block (256, 512).
+#: tile (6, 14), the columns of a panel (16, 32), their multiples, a block of the batch (256) and of
+#: the depth (1024).
 EDGES = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 16, 17, 23, 27, 28, 29, 31, 32, 33, 47, 48, 49),
     *(63, 64, 65, 97, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025),

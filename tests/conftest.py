@@ -1,4 +1,4 @@
-"""Settings of hypothesis, and the state of the core between tests."""
+"""Settings of hypothesis, the state of the core between tests, and data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from dlcore import _core
+from dlcore.data import load
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("local", deadline=None, suppress_health_check=_SLOW)
@@ -30,3 +31,9 @@ def kernels(request, _same_kernels_after):
     """Each implementation this CPU can run, in use."""
     _core.set_kernels(request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The embedded data set, which no test changes."""
+    return load("digits")

@@ -102,6 +102,8 @@ native = pytest.mark.skipif(not NATIVE.exists(), reason="dlcore-bench is not ins
 def test_native_checks_times_and_keeps(tmp_path):
     file = tmp_path / "native.json"
     names = "fork_join|activation_forward/relu/1000$|dense_.*/32x10/m8($|/)|gather/uint8/m32"
+    names += "|dense_.*/(128x10|777x33)/m3[23]/(.*/)?f64$|activation_.*/1000/f64"
+    names += "|optimizer_step/.*/25600/f64"
     command = [NATIVE, "--filter", names, "--seconds", "0.001", "--threads", "1,2"]
     answer = run(*command, "--json", file, "--revision", "here")
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -112,7 +114,9 @@ def test_native_checks_times_and_keeps(tmp_path):
     assert kept["kernels"] == dlcore.info()["available_kernels"][0]
     limits = {(limit["name"], limit["threads"]) for limit in kept["limits"]}
     assert limits == {
-        (name, threads) for name in ("fma", "read", "copy", "streaming_copy") for threads in (1, 2)
+        (name, threads)
+        for name in ("fma", "fma_f64", "read", "copy", "streaming_copy")
+        for threads in (1, 2)
     }
     assert all(limit["rate"] > 1e8 for limit in kept["limits"])
     results = {(result["name"], result["threads"]): result for result in kept["results"]}

@@ -31,6 +31,11 @@ FITS = {
         "validation_data": (X[:40], Y[:40]),
         "early_stopping": dlcore.EarlyStopping(4),
     },
+    "worse from the first epoch on": {
+        "optimizer": dlcore.Adam(0.05),
+        "validation_data": (X[:40], 1 - Y[:40]),
+        "early_stopping": dlcore.EarlyStopping(6),
+    },
     "clipped, weighted, measured": {
         "optimizer": dlcore.AdamW(0.02),
         "clip_norm": 0.5,

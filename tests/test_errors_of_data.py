@@ -494,3 +494,15 @@ def test_bad_data_leaves_the_weights_as_they_were(x, y, options):
 
 def test_a_batch_beyond_all_sizes_is_the_data():
     assert network().fit(X, Y, batch_size=2**63 - 1, epochs=1).stopped == "completed"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_no_place_in_a_row_is_overlooked(dtype, kernels):
+    """Four vectors of the widest kernels, the rest by one, and the elements behind them."""
+    wide = dlcore.Network([dlcore.Dense(1)], 149)
+    x = np.ones((2, 149), dtype)
+    for column in range(149):
+        x[1, column] = np.nan if column % 2 else np.inf
+        with pytest.raises(ValueError, match=f"at row 1, column {column};"):
+            wide.predict(x)
+        x[1, column] = 1

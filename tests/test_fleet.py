@@ -493,6 +493,11 @@ CASES = [
         "fit_many: x holds nan at row 2, column 1; remove or replace such values first",
     ),
     (
+        lambda: dlcore.fit_many(fleet_of(), WRONG, Y, subsets=np.array([5, 2, 1])),
+        ValueError,
+        "fit_many: x holds nan at row 2, column 1; remove or replace such values first",
+    ),
+    (
         lambda: dlcore.fit_many(fleet_of(), X, Y, validation_data=(WRONG, Y)),
         ValueError,
         (

@@ -206,9 +206,13 @@ def test_improvements_below_min_delta_do_not_count():
         "validation_data": (x, y),
     }
     small = dlcore.EarlyStopping(3, min_delta=10.0)
-    history = classifier().fit(x, y, early_stopping=small, **settings)
+    network = classifier()
+    history = network.fit(x, y, early_stopping=small, **settings)
     # the first epoch always counts, the next three do not
     assert (history.stopped, history.epochs) == ("early_stopping", 4)
+    # the best weights are the best of all
+    assert history.best_epoch == 4 and history.val_loss[3] < 0.999 * history.val_loss[2]
+    assert network.evaluate(x, y)["loss"] == pytest.approx(history.val_loss[3], rel=1e-6)
     history = classifier().fit(x, y, early_stopping=dlcore.EarlyStopping(3), **settings)
     assert (history.stopped, history.epochs) == ("completed", 10)
 
@@ -346,6 +350,24 @@ def test_statistics_are_what_they_say():
         assert 0 < share["2"] < 1
     assert history.to_dict()["layers"]["0"] == history.layers["0"]
     assert list(history) == ["loss", "accuracy", "learning_rate", "seconds", "examples_per_second"]
+
+
+def test_statistics_of_a_wide_layer():
+    """Norms are of all weights, which are measured piece by piece."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 300)), np.arange(40) % 64
+    network = dlcore.Network([dlcore.Dense(64)], input_shape=(300,), dtype="float64")
+    before, gradients = network.parameters, network.loss_and_gradients(x, y)[1]
+    options = {"optimizer": dlcore.SGD(0.05), "batch_size": 40, "statistics": True}
+    values = network.fit(x, y, epochs=1, **options).layers["0"]
+    weight = network.parameters["0.weight"]
+    norm = np.linalg.norm(weight)
+    change = np.linalg.norm(weight - before["0.weight"]) / norm
+    assert values["gradient_norm"][0] == pytest.approx(
+        np.linalg.norm(gradients["0.weight"]), rel=1e-12
+    )
+    assert values["weight_norm"][0] == pytest.approx(norm, rel=1e-12)
+    assert values["update_ratio"][0] == pytest.approx(change, rel=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -72,12 +72,12 @@ def test_without_the_environment_the_best_run():
 
 def test_an_unknown_name_is_one_sentence():
     known = ", ".join(AVAILABLE)
+    _core.set_kernels("reference")
     with pytest.raises(ValueError) as caught:
         _core.set_kernels("avx9")
     sentence = f"avx9 is not available on this CPU; choose one of {known}"
     assert str(caught.value).endswith(sentence)
-    before = _core.kernels()
-    assert before == _core.kernels()
+    assert _core.kernels() == "reference"
     code = "import numpy, dlcore; dlcore.functional.relu(numpy.ones(3))"
     result = run(code, DLCORE_KERNELS="avx9")
     assert result.returncode != 0
@@ -138,7 +138,6 @@ def threads():
         ("cross_entropy_forward", (700, 129)),
         ("mse_backward", (700, 129)),
         ("dropout_forward", (700, 129)),
-        ("adam_step", (200_003,)),
     ],
 )
 def test_operations_at_any_number_of_threads(name, sizes, dtype, threads):

@@ -205,6 +205,21 @@ def test_loss_and_gradients_change_nothing_and_agree_with_a_step():
         np.testing.assert_allclose(before[name] - value, 0.5 * gradients[name], atol=1e-14)
 
 
+def test_parameters_are_replaced_all_or_none_and_shown_read_only():
+    network = classifier()
+    before = network.parameters
+    ones = np.ones((16, 4))
+    with pytest.raises(ValueError, match='"0.bias" needs'):
+        network.set_parameters({"0.weight": ones, "0.bias": np.ones(15)})
+    for name, value in network.parameters.items():
+        np.testing.assert_array_equal(value, before[name])
+        with pytest.raises(ValueError, match="read-only"):
+            value[...] = 0
+    network.set_parameters({"0.weight": ones})
+    np.testing.assert_array_equal(network.parameters["0.weight"], ones)
+    np.testing.assert_array_equal(network.parameters["2.weight"], before["2.weight"])
+
+
 def test_dropout_acts_in_fit_and_with_a_seed_only():
     x, y = blobs()
     layers = [dlcore.Dense(16), dlcore.ReLU(), dlcore.Dropout(0.5), dlcore.Dense(3)]
@@ -254,14 +269,6 @@ def test_each_seed_matters():
     assert not weights_equal(fitted(), fitted(fit_seed=1))
     assert not weights_equal(fitted(), fitted(fit_seed=2**32))
     assert not weights_equal(fitted(), fitted(shuffle=False))
-
-
-def test_fits_one_after_the_other_go_on():
-    """Shuffling and dropout go by the network's own steps, so two fits make one."""
-    x, y = blobs()
-    network = fitted(epochs=2)
-    network.fit(x, y, epochs=1, batch_size=16)
-    assert weights_equal(network, fitted(epochs=3))
 
 
 def test_without_shuffling_the_order_is_that_of_the_rows():

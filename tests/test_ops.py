@@ -40,6 +40,9 @@ def test_large_arrays_take_the_other_path(name, dtype, kernels):
         # Two blocks, too large not to be asked for; ten outputs in turned tiles, inputs left over.
         ("dense_backward", (1100, 42, 409)),
         ("dense_backward", (61, 130, 513)),
+        # Outputs past a block of depth, with the weights transposed and with the batch.
+        ("dense_backward", (61, 1100, 33)),
+        ("dense_backward", (20, 1100, 65)),
         # Few examples: pairs and dots, with rows left over.
         ("dense_backward", (7, 1601, 311)),
         ("dense_backward", (8, 33, 21)),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dlcore
-from dlcore import schedules
+from dlcore import _core, schedules
 
 OPTIMIZERS = [
     dlcore.SGD(0.1),
@@ -37,6 +37,41 @@ def test_every_optimizer_fits_a_line(optimizer):
     # decay keeps the slope a little low; without it the line is met
     assert history.loss[-1] < (0.02 if optimizer.weight_decay == 0.01 else 1e-3)
     assert network.optimizer == optimizer
+
+
+@pytest.mark.parametrize("second", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("first", OPTIMIZERS, ids=repr)
+def test_moments_go_on_with_the_same_rule_alone(first, second):
+    """Where the rule or its moments are others, the second fit is one of a network without."""
+    x, y = line()
+    arguments = {"epochs": 2, "batch_size": 64}
+    network = dlcore.Network([dlcore.Dense(1)], input_shape=(1,), dtype="float64")
+    network.fit(x, y, optimizer=first, **arguments)
+    fresh = copy.deepcopy(network)
+    network.fit(x, y, optimizer=second, **arguments)
+    fresh.fit(x, y, optimizer=second, **arguments)
+    same = all(
+        np.array_equal(value, fresh.parameters[name]) for name, value in network.parameters.items()
+    )
+    states = [getattr(o, "momentum", None) != 0 for o in (first, second)]
+    goes_on = type(first) is type(second) and states == [True, True]
+    assert same == (not goes_on)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moments_that_would_be_subnormal_are_zero(dtype, kernels):
+    """An optimizer's memory of a gradient that stays 0 would slow the processor down."""
+    if kernels == "reference":
+        pytest.skip("the plain loops keep them")
+    smallest = np.finfo(dtype).tiny
+    moments = np.array([smallest, 1.5 * smallest, -smallest, 0.0], dtype)
+    parameter, gradient = np.ones(4, dtype), np.zeros(4, dtype)
+    velocity, first, second = moments.copy(), moments.copy(), np.abs(moments)
+    _core.sgd_step(parameter, gradient, velocity, 0.1, 0.9, False, 0.0)
+    _core.adam_step(parameter, gradient, first, second, 0.1, 0.9, 0.9, 1e-8, 0.0, False, 1)
+    for found, kept in ((velocity, moments), (first, moments), (second, np.abs(moments))):
+        np.testing.assert_allclose(found[1], 0.9 * kept[1], rtol=1e-6)
+        assert not found[[0, 2, 3]].any()
 
 
 @pytest.mark.parametrize(
@@ -228,3 +263,27 @@ def test_clipping_bounds_the_step():
     loose = network.loss_and_gradients(x, y, "mse", clip_norm=1e6)[1]
     for name, value in free.items():
         np.testing.assert_array_equal(loose[name], value)
+
+
+@pytest.mark.parametrize(
+    ("features", "layers"),
+    [
+        # Several pieces of parameters; and a panel of weights without anything behind it.
+        (300, [dlcore.Dense(250), dlcore.Tanh(), dlcore.Dense(16)]),
+        (3, [dlcore.Dense(16, bias=False)]),
+    ],
+)
+def test_clipping_measures_all_parameters(features, layers):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, features)), rng.normal(size=(8, 16))
+    network = dlcore.Network(layers, input_shape=(features,), dtype="float64")
+    free = network.loss_and_gradients(x, y, "mse")[1]
+    norm = math.sqrt(sum(float((g**2).sum()) for g in free.values()))
+    factor = 0.01 / (norm + 1e-6)
+    assert factor < 0.5
+    clipped = network.loss_and_gradients(x, y, "mse", clip_norm=0.01)[1]
+    before = network.parameters
+    network.fit(x, y, optimizer=dlcore.SGD(1.0), epochs=1, batch_size=8, clip_norm=0.01)
+    for name, value in network.parameters.items():
+        np.testing.assert_allclose(clipped[name], factor * free[name], rtol=1e-12)
+        np.testing.assert_allclose(before[name] - value, factor * free[name], atol=1e-15)

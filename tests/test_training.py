@@ -278,6 +278,22 @@ def test_one_step_of_many_features(dtype, kind, bias, count, kernels):
     assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
 
 
+@pytest.mark.parametrize("shape", [(300,), (2, 300)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masks_of_a_batch_in_pieces(dtype, shape):
+    """A batch of so many operations is cut by rows; its masks are those of the whole batch."""
+    layers = [dlcore.Dense(35), dlcore.Tanh(), dlcore.Dropout(0.25), dlcore.Flatten()]
+    network = build([*layers, dlcore.Dense(3)], shape, dtype)
+    rng = np.random.default_rng(9)
+    x, y = rng.standard_normal((100, *shape)).astype(dtype), np.arange(100) % 3
+    optimizer = OPTIMIZERS["momentum"]
+    arguments = {"epochs": 1, "batch_size": 100, "seed": 2}
+    (step,) = follow(network, x, y, optimizer=optimizer, bounds=Bounds(dtype), **arguments)
+    history = network.fit(x, y, optimizer=optimizer, **arguments)
+    assert_within(history.loss[0], step.loss.value, step.loss.error)
+    assert_parameters(network, step.parameters, dtype, 3e-4 if dtype == "float32" else 1e-12)
+
+
 @pytest.mark.parametrize("columns", [4, 15, 16, 17, 31, 32, 33])
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_steps_of_many_features(kind, columns, kernels):
@@ -445,6 +461,29 @@ def test_whole_epoch_in_float32(optimizer, kernels):
     assert_parameters(network, steps[-1].parameters, "float32", 1e-3)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_weight_counts_rows_in_fit(loss, name):
+    """Five steps on weights of 0, 1 and 2 are those on rows left out, once and twice."""
+    x, y = small_data("float64", loss=loss)
+    weight = np.random.default_rng(1).integers(0, 3, len(x))
+    rows = np.repeat(np.arange(len(x)), weight)
+    arguments = {"optimizer": OPTIMIZERS[name], "epochs": 5, "batch_size": 100, "seed": 2}
+    fitted, errors = [], []
+    for data in ((x, y, weight.astype(float)), (x[rows], y[rows], None)):
+        network = small_network("float64", dropout=0.0)
+        settings = {**arguments, "sample_weight": data[2]}
+        *_, last = follow(network, *data[:2], loss=loss, bounds=Bounds("float64"), **settings)
+        network.fit(*data[:2], LOSSES[loss], **settings)
+        fitted.append(network.parameters)
+        errors.append({key: p.error for key, p in last.parameters.items()})
+    for key, value in fitted[0].items():
+        error = errors[0][key] + errors[1][key]
+        assert_within(value, fitted[1][key], error, name=key)
+        # The rows of weight 2 count: without, a parameter moves by some of the learning rate.
+        assert np.quantile(error, 0.9) < 1e-6
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_evaluate(dtype):
     """Loss within its bound, and the accuracy exactly where no logit is near another."""
@@ -463,10 +502,59 @@ def test_evaluate(dtype):
     assert abs(result["accuracy"] - right) < 1e-12
 
 
-def test_equal_logits_go_to_the_first_class():
-    network = dlcore.Network([dlcore.Dense(3, initializer="zeros")], (2,))
+@pytest.mark.parametrize("classes", [3, 100])
+def test_equal_logits_go_to_the_first_class(classes, kernels):
+    network = dlcore.Network([dlcore.Dense(classes, initializer="zeros")], (2,))
     x = np.ones((4, 2), np.float32)
-    assert network.evaluate(x, np.array([0, 1, 2, 0]), loss="cross_entropy")["accuracy"] == 0.5
+    y = np.array([0, 1, classes - 1, 0])
+    assert network.evaluate(x, y, loss="cross_entropy")["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_positions_are_examples(loss):
+    """Outputs at two positions of an example are those of two examples, however many there are.
+
+    More examples than evaluating and gradients work on at once, in more than one piece of a step.
+    """
+    layers = [dlcore.Dense(30), dlcore.Tanh(), dlcore.Dense(3)]
+    pairs = dlcore.Network(layers, (2, 40), dtype="float64")
+    single = dlcore.Network(layers, (40,), dtype="float64")
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((1400, 40))
+    y, weight = targets(rng, loss, 1400, (3,)), rng.random(700)
+    folded = x.reshape(700, 2, 40), y.reshape(700, 2, *y.shape[1:])
+    np.testing.assert_allclose(
+        pairs.predict(folded[0], loss=loss).reshape(1400, 3),
+        single.predict(x, loss=loss),
+        rtol=1e-12,
+        atol=1e-14,
+    )
+    each = np.repeat(weight, 2)
+    found = pairs.evaluate(*folded, loss=LOSSES[loss], sample_weight=weight)
+    expected = single.evaluate(x, y, loss=LOSSES[loss], sample_weight=each)
+    assert found == pytest.approx(expected, rel=1e-12)
+    result, bound = gradients_and_bounds(single, x, y, loss, each)
+    gradients = pairs.loss_and_gradients(*folded, LOSSES[loss], sample_weight=weight)
+    assert_same(gradients, result, bound)
+    # Steps of 26 pieces and of 2.
+    for rows in (slice(0, 650), slice(650, 700)):
+        before = dict(pairs.parameters)
+        arguments = {"optimizer": dlcore.SGD(0.1), "epochs": 1, "batch_size": 650}
+        data = [array[rows] for array in folded]
+        _, expected = pairs.loss_and_gradients(*data, LOSSES[loss], sample_weight=weight[rows])
+        pairs.fit(*data, LOSSES[loss], sample_weight=weight[rows], **arguments)
+        for name, value in pairs.parameters.items():
+            np.testing.assert_allclose(before[name] - value, 0.1 * expected[name], atol=1e-14)
+
+
+@pytest.mark.parametrize(("bias", "accuracy"), [(0.0, 0.75), (1e-30, 0.25)])
+def test_a_half_is_no(bias, accuracy):
+    """Of binary classes, a logit of 0 and a target of 1/2 mean no, and all above them yes."""
+    network = dlcore.Network([dlcore.Dense(1, initializer="zeros")], (1,))
+    network.set_parameters({"0.bias": [bias]})
+    y = np.array([0.0, 0.5, 0.5, 1.0])
+    found = network.evaluate(np.ones((4, 1), np.float32), y, loss="binary_cross_entropy")
+    assert found["accuracy"] == accuracy
 
 
 # What must not matter, and what must ---------------------------------------------------------------
@@ -628,14 +716,6 @@ def test_an_epoch_is_its_batches():
     for begin in range(0, 22, 8):
         parts.fit(x[begin : begin + 8], y[begin : begin + 8], **arguments)
     assert bits(whole) == bits(parts)
-
-
-def test_a_batch_larger_than_the_data_is_one_batch():
-    x, y = small_data("float32")
-    networks = [small_network("float32") for _ in range(2)]
-    for network, size in zip(networks, (len(x), 10_000), strict=True):
-        network.fit(x, y, epochs=3, batch_size=size)
-    assert bits(networks[0]) == bits(networks[1])
 
 
 def test_seeds_matter_and_nothing_else_does():

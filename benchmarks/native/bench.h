@@ -1,7 +1,9 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -12,6 +14,7 @@ namespace dlcore::bench {
 /// What a case is measured against.
 enum class Yardstick {
   fma,        ///< operations against the multiply-add peak
+  fma_f64,    ///< the same of float64
   bandwidth,  ///< bytes against a copy of an array of the same size (streaming past the caches)
   read,       ///< bytes against reading memory
   none,       ///< the time alone
@@ -61,13 +64,26 @@ std::function<double(Index)> repeated(F f) {
   };
 }
 
+/// What products and steps of T are measured against.
+template <class T>
+inline constexpr Yardstick kPeak = sizeof(T) == sizeof(float) ? Yardstick::fma : Yardstick::fma_f64;
+/// Ends the names of float64's cases.
+template <class T>
+inline constexpr const char* kSuffix = sizeof(T) == sizeof(double) ? "/f64" : "";
+
+/// Distance of 1 to the next number.
+template <class T>
+inline constexpr double kEps = std::numeric_limits<T>::epsilon();
+
 /// n numbers that are multiples of 1/32 in [-limit, limit]: products of two are multiples of 2^-10,
 /// so that a sum of 4096 of them is exact in float32 in any order, and results can be compared
 /// for equality.
-Buffer<float> grid(Index n, std::uint64_t seed, float limit = 1);
+template <class T = float>
+Buffer<T> grid(Index n, std::uint64_t seed, std::type_identity_t<T> limit = 1);
 
 /// Says where two arrays differ by more than relative * |expected| + absolute; else empty.
-std::string compare(const float* found, const float* expected, Index n, double relative,
-                    double absolute, const char* what = "value");
+template <class T>
+std::string compare(const T* found, const T* expected, Index n, double relative, double absolute,
+                    const char* what = "value");
 
 }  // namespace dlcore::bench

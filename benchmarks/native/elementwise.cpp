@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <span>
 
 #include "bench.h"
 #include "ops/activation.h"
@@ -21,10 +22,8 @@
 namespace dlcore::bench {
 namespace {
 
-constexpr double kEps = 0x1p-23;
-
 // Arguments up to 4: further out the plain loops lose digits of what is next to 0.
-constexpr float kArgument = 4;
+constexpr int kArgument = 4;
 
 /// An activation and how far two implementations may lie apart, in eps: the limits of both in ulp
 /// (tests/tolerances.py) added up, for gelu and its like with the rounding of an argument of exp
@@ -40,41 +39,45 @@ constexpr ActivationRow kActivations[] = {
     {"gelu", Activation::gelu, 24},      {"gelu_tanh", Activation::gelu_tanh, 32},
     {"silu", Activation::silu, 8},       {"softplus", Activation::softplus, 8},
 };
+/// The same in float64: one that moves memory and one that computes.
+constexpr ActivationRow kActivationsFloat64[] = {{"relu", Activation::relu, 0},
+                                                 {"sigmoid", Activation::sigmoid, 7}};
 
-Prepared activation_forward(const KernelsOf<float>& k, const ActivationRow& row, int threads,
-                            Index n) {
-  auto x = std::make_shared<Buffer<float>>(grid(n, 1, kArgument));
-  auto y = std::make_shared<Buffer<float>>(n);
+template <class T>
+Prepared activation_forward(const KernelsOf<T>& k, const ActivationRow& row, int threads, Index n) {
+  auto x = std::make_shared<Buffer<T>>(grid<T>(n, 1, kArgument));
+  auto y = std::make_shared<Buffer<T>>(n);
   const auto run = [=, &k] {
-    ops::activation_forward<float>(k, threads, row.activation, 0.01f, x->data(), y->data(), n);
+    ops::activation_forward<T>(k, threads, row.activation, T(0.01), x->data(), y->data(), n);
   };
   const auto check = [=] {
     run();
-    Buffer<float> expected(n);
-    kReference.f32.activation_forward(row.activation, 0.01f, x->data(), expected.data(), n);
-    return compare(y->data(), expected.data(), n, row.ulps * kEps, 1e-37, "y");
+    Buffer<T> expected(n);
+    kReference.of<T>().activation_forward(row.activation, T(0.01), x->data(), expected.data(), n);
+    return compare(y->data(), expected.data(), n, row.ulps * kEps<T>, 1e-37, "y");
   };
   return {check, repeated(run)};
 }
 
-Prepared activation_backward(const KernelsOf<float>& k, const ActivationRow& row, int threads,
+template <class T>
+Prepared activation_backward(const KernelsOf<T>& k, const ActivationRow& row, int threads,
                              Index n) {
-  auto dy = std::make_shared<Buffer<float>>(grid(n, 2));
-  auto saved = std::make_shared<Buffer<float>>(grid(n, 1, kArgument));
-  auto dx = std::make_shared<Buffer<float>>(n);
+  auto dy = std::make_shared<Buffer<T>>(grid<T>(n, 2));
+  auto saved = std::make_shared<Buffer<T>>(grid<T>(n, 1, kArgument));
+  auto dx = std::make_shared<Buffer<T>>(n);
   if (gradient_from_result(row.activation)) {
-    kReference.f32.activation_forward(row.activation, 0.01f, saved->data(), saved->data(), n);
+    kReference.of<T>().activation_forward(row.activation, T(0.01), saved->data(), saved->data(), n);
   }
   const auto run = [=, &k] {
-    ops::activation_backward<float>(k, threads, row.activation, 0.01f, dy->data(), saved->data(),
-                                    dx->data(), n);
+    ops::activation_backward<T>(k, threads, row.activation, T(0.01), dy->data(), saved->data(),
+                                dx->data(), n);
   };
   const auto check = [=] {
     run();
-    Buffer<float> expected(n);
-    kReference.f32.activation_backward(row.activation, 0.01f, dy->data(), saved->data(),
-                                       expected.data(), n);
-    return compare(dx->data(), expected.data(), n, row.ulps * kEps, row.ulps * kEps, "dx");
+    Buffer<T> expected(n);
+    kReference.of<T>().activation_backward(row.activation, T(0.01), dy->data(), saved->data(),
+                                           expected.data(), n);
+    return compare(dx->data(), expected.data(), n, row.ulps * kEps<T>, row.ulps * kEps<T>, "dx");
   };
   return {check, repeated(run)};
 }
@@ -101,11 +104,11 @@ Prepared softmax_cross_entropy(const KernelsOf<float>& k, int threads, Index m, 
     const double found = sums(k, threads, &d->dx).mean_loss();
     Buffer<float> expected(m * ld);
     const double loss = sums(kReference.f32, 1, &expected).mean_loss();
-    if (!(std::abs(found - loss) <= 8 * kEps * loss)) {
+    if (!(std::abs(found - loss) <= 8 * kEps<float> * loss)) {
       return "loss is " + std::to_string(found) + ", not " + std::to_string(loss);
     }
     // n + 8: the sum of n exponentials.
-    const double bound = static_cast<double>(n + 8) * kEps;
+    const double bound = static_cast<double>(n + 8) * kEps<float>;
     for (Index i = 0; i < m; ++i) {
       const std::string wrong = compare(d->dx.data() + i * ld, expected.data() + i * ld, n, bound,
                                         bound / static_cast<double>(m), "dx");
@@ -116,33 +119,34 @@ Prepared softmax_cross_entropy(const KernelsOf<float>& k, int threads, Index m, 
   return {check, repeated(run)};
 }
 
-Prepared optimizer_update(const KernelsOf<float>& k, int threads, const ops::Optimizer& optimizer,
+template <class T>
+Prepared optimizer_update(const KernelsOf<T>& k, int threads, const ops::Optimizer& optimizer,
                           Index n) {
   struct Data {
-    Buffer<float> w, dw, state1, state2;
+    Buffer<T> w, dw, state1, state2;
   };
   auto d = std::make_shared<Data>();
   const int states = optimizer.states();
-  d->dw = grid(n, 2);
+  d->dw = grid<T>(n, 2);
   const auto reset = [=](Data* data) {
-    data->w = grid(n, 1);
-    data->state1 = Buffer<float>(states > 0 ? n : 0);
-    data->state2 = Buffer<float>(states > 1 ? n : 0);
+    data->w = grid<T>(n, 1);
+    data->state1 = Buffer<T>(states > 0 ? n : 0);
+    data->state2 = Buffer<T>(states > 1 ? n : 0);
   };
   reset(d.get());
-  const auto update = ops::update_of<float>(optimizer, 1e-3, 1, 1);
-  const auto step = [=](const KernelsOf<float>& kernels, int count, Data* data) {
-    ops::optimizer_step<float>(kernels, count, update, data->w.data(), d->dw.data(),
-                               data->state1.data(), data->state2.data(), n);
+  const auto update = ops::update_of<T>(optimizer, 1e-3, 1, 1);
+  const auto step = [=](const KernelsOf<T>& kernels, int count, Data* data) {
+    ops::optimizer_step<T>(kernels, count, update, data->w.data(), d->dw.data(),
+                           data->state1.data(), data->state2.data(), n);
   };
   const auto check = [=, &k] {
     Data expected;
     reset(&expected);
     reset(d.get());
     step(k, threads, d.get());
-    step(kReference.f32, 1, &expected);
+    step(kReference.of<T>(), 1, &expected);
     // Weights of at most 1 and a step of at most 1e-3: a unit or two each.
-    return compare(d->w.data(), expected.w.data(), n, 0, 4 * kEps, "w");
+    return compare(d->w.data(), expected.w.data(), n, 0, 4 * kEps<T>, "w");
   };
   return {check, repeated([=, &k] { step(k, threads, d.get()); })};
 }
@@ -302,33 +306,68 @@ Prepared fork_join(int threads) {
   return {check, repeated(run)};
 }
 
+constexpr Index kSerial = Index{1} << 15;  ///< fewer elements run on one thread
+
+struct UpdateRow {
+  const char* name;
+  ops::Optimizer optimizer;
+  Index numbers;  ///< that an element moves: w and the states read and written, dw read
+};
+constexpr UpdateRow kUpdates[] = {{"sgd", {}, 3},
+                                  {"momentum", {.momentum = 0.9}, 5},
+                                  {"nesterov", {.momentum = 0.9, .nesterov = true}, 5},
+                                  {"adam", {.rule = Rule::adam}, 7},
+                                  {"adamw", {.rule = Rule::adamw, .weight_decay = 0.01}, 7}};
+
+template <class T, class Add>
+void add_activation_cases(const KernelsOf<T>& k, std::span<const ActivationRow> rows,
+                          const Add& add_case) {
+  for (const ActivationRow& row : rows) {
+    for (const Index n : {Index{1'000}, Index{100'000}, Index{10'000'000}}) {
+      const std::string end = std::string("/") + row.name + "/" + std::to_string(n) + kSuffix<T>;
+      // x read, y written
+      add_case("activation_forward" + end, n, 2 * sizeof(T), kSerial,
+               [&k, row, n](int count) { return activation_forward(k, row, count, n); });
+      // dy and the saved value read, dx written
+      add_case("activation_backward" + end, n, 3 * sizeof(T), kSerial,
+               [&k, row, n](int count) { return activation_backward(k, row, count, n); });
+    }
+  }
+}
+
+template <class T, class Add>
+void add_update_cases(const KernelsOf<T>& k, const Add& add_case) {
+  for (const UpdateRow& row : kUpdates) {
+    for (const Index n : {Index{25'600}, Index{10'000'000}}) {
+      const ops::Optimizer& optimizer = row.optimizer;
+      add_case(std::string("optimizer_step/") + row.name + "/" + std::to_string(n) + kSuffix<T>, n,
+               row.numbers * sizeof(T), 2 * kSerial,
+               [&k, optimizer, n](int count) { return optimizer_update(k, count, optimizer, n); });
+    }
+  }
+}
+
 }  // namespace
 
 void add_elementwise_cases(const Kernels& kernels, const std::vector<int>& threads,
                            std::vector<Case>* cases) {
   const KernelsOf<float>& k = kernels.f32;
-  // bytes: what one element moves; below `serial` elements all runs on one thread.
+  // bytes: what one element of `item` bytes moves; below `serial` elements all runs on one thread.
   const auto add_case = [&](const std::string& name, Index elements, Index bytes, Index serial,
-                            auto prepare) {
+                            auto prepare, Index item = 4) {
     for (const int count : threads) {
       if (count > 1 && elements < serial) continue;
       const auto moved = static_cast<double>(elements * bytes);
-      cases->push_back({name, count, Yardstick::bandwidth, moved, 4 * elements, 0,
+      cases->push_back({name, count, Yardstick::bandwidth, moved, item * elements, 0,
                         [=] { return prepare(count); }});
     }
   };
-  constexpr Index kSerial = Index{1} << 15;
-  for (const ActivationRow& row : kActivations) {
-    for (const Index n : {Index{1'000}, Index{100'000}, Index{10'000'000}}) {
-      const std::string end = std::string("/") + row.name + "/" + std::to_string(n);
-      // x read, y written
-      add_case("activation_forward" + end, n, 8, kSerial,
-               [&k, row, n](int count) { return activation_forward(k, row, count, n); });
-      // dy and the saved value read, dx written
-      add_case("activation_backward" + end, n, 12, kSerial,
-               [&k, row, n](int count) { return activation_backward(k, row, count, n); });
-    }
-  }
+  const auto add_float64 = [&](const std::string& name, Index elements, Index bytes, Index serial,
+                               auto prepare) {
+    add_case(name, elements, bytes, serial, prepare, 8);
+  };
+  add_activation_cases(k, kActivations, add_case);
+  add_activation_cases(kernels.f64, kActivationsFloat64, add_float64);
   const std::pair<Index, Index> logits[] = {{32, 10}, {128, 10}, {4096, 10}, {1024, 1000}};
   for (const auto& [m, n] : logits) {
     // a logit read, its gradient written
@@ -336,23 +375,8 @@ void add_elementwise_cases(const Kernels& kernels, const std::vector<int>& threa
              kSerial,
              [&k, m = m, n = n](int count) { return softmax_cross_entropy(k, count, m, n); });
   }
-  const struct {
-    const char* name;
-    ops::Optimizer optimizer;
-    Index bytes;  ///< w and the states read and written, dw read
-  } optimizers[] = {{"sgd", {}, 12},
-                    {"momentum", {.momentum = 0.9}, 20},
-                    {"nesterov", {.momentum = 0.9, .nesterov = true}, 20},
-                    {"adam", {.rule = Rule::adam}, 28},
-                    {"adamw", {.rule = Rule::adamw, .weight_decay = 0.01}, 28}};
-  for (const auto& row : optimizers) {
-    for (const Index n : {Index{25'600}, Index{10'000'000}}) {
-      const ops::Optimizer& optimizer = row.optimizer;
-      add_case(std::string("optimizer_step/") + row.name + "/" + std::to_string(n), n, row.bytes,
-               2 * kSerial,
-               [&k, optimizer, n](int count) { return optimizer_update(k, count, optimizer, n); });
-    }
-  }
+  add_update_cases(k, add_case);
+  add_update_cases(kernels.f64, add_float64);
   const std::pair<Index, Index> matrices[] = {{128, 512}, {1024, 2048}};
   for (const auto& [m, n] : matrices) {
     const std::string size = std::to_string(m) + "x" + std::to_string(n);

@@ -34,18 +34,27 @@ volatile float sink;
 
 #if defined(__x86_64__)
 
+__attribute__((target("avx512f"))) inline __m512 multiply_add(__m512 x, __m512 a, __m512 b) {
+  return _mm512_fmadd_ps(x, a, b);
+}
+__attribute__((target("avx512f"))) inline __m512d multiply_add(__m512d x, __m512d a, __m512d b) {
+  return _mm512_fmadd_pd(x, a, b);
+}
+
+template <class T>
 __attribute__((target("avx512f"))) double fma_avx512(Index iterations) {
-  __m512 sum[kChains];
-  for (int c = 0; c < kChains; ++c) sum[c] = _mm512_set1_ps(static_cast<float>(c));
-  __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(1.0f);
+  typedef T Vector __attribute__((vector_size(64)));
+  Vector sum[kChains];
+  for (int c = 0; c < kChains; ++c) sum[c] = Vector{} + static_cast<T>(c);
+  Vector a = Vector{} + T(0.5), b = Vector{} + T(1);
   for (Index i = 0; i < iterations; ++i) {
     asm volatile("" : "+v"(a), "+v"(b));  // what the compiler does not know it cannot work out
 #pragma GCC unroll 16
-    for (int c = 0; c < kChains; ++c) sum[c] = _mm512_fmadd_ps(sum[c], a, b);
+    for (int c = 0; c < kChains; ++c) sum[c] = multiply_add(sum[c], a, b);
   }
-  for (int c = 1; c < kChains; ++c) sum[0] = _mm512_add_ps(sum[0], sum[c]);
-  sink = _mm512_cvtss_f32(sum[0]);
-  return 2.0 * 16 * kChains * static_cast<double>(iterations);
+  for (int c = 1; c < kChains; ++c) sum[0] += sum[c];
+  sink = static_cast<float>(sum[0][0]);
+  return 2.0 * (sizeof(Vector) / sizeof(T)) * kChains * static_cast<double>(iterations);
 }
 
 __attribute__((target("avx512f"))) float read_avx512(const float* x, Index n) {
@@ -69,18 +78,27 @@ __attribute__((target("avx512f"))) void stream_avx512(const float* x, float* y, 
   _mm_sfence();
 }
 
+__attribute__((target("avx2,fma"))) inline __m256 multiply_add(__m256 x, __m256 a, __m256 b) {
+  return _mm256_fmadd_ps(x, a, b);
+}
+__attribute__((target("avx2,fma"))) inline __m256d multiply_add(__m256d x, __m256d a, __m256d b) {
+  return _mm256_fmadd_pd(x, a, b);
+}
+
+template <class T>
 __attribute__((target("avx2,fma"))) double fma_avx2(Index iterations) {
-  __m256 sum[kChains];
-  for (int c = 0; c < kChains; ++c) sum[c] = _mm256_set1_ps(static_cast<float>(c));
-  __m256 a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(1.0f);
+  typedef T Vector __attribute__((vector_size(32)));
+  Vector sum[kChains];
+  for (int c = 0; c < kChains; ++c) sum[c] = Vector{} + static_cast<T>(c);
+  Vector a = Vector{} + T(0.5), b = Vector{} + T(1);
   for (Index i = 0; i < iterations; ++i) {
     asm volatile("" : "+x"(a), "+x"(b));
 #pragma GCC unroll 16
-    for (int c = 0; c < kChains; ++c) sum[c] = _mm256_fmadd_ps(sum[c], a, b);
+    for (int c = 0; c < kChains; ++c) sum[c] = multiply_add(sum[c], a, b);
   }
-  for (int c = 1; c < kChains; ++c) sum[0] = _mm256_add_ps(sum[0], sum[c]);
-  sink = _mm256_cvtss_f32(sum[0]);
-  return 2.0 * 8 * kChains * static_cast<double>(iterations);
+  for (int c = 1; c < kChains; ++c) sum[0] += sum[c];
+  sink = static_cast<float>(sum[0][0]);
+  return 2.0 * (sizeof(Vector) / sizeof(T)) * kChains * static_cast<double>(iterations);
 }
 
 __attribute__((target("avx2"))) float read_avx2(const float* x, Index n) {
@@ -105,20 +123,25 @@ __attribute__((target("avx2"))) void stream_avx2(const float* x, float* y, Index
 
 #elif defined(__aarch64__)
 
+inline float32x4_t multiply_add(float32x4_t x, float32x4_t a) { return vfmaq_f32(x, a, a); }
+inline float64x2_t multiply_add(float64x2_t x, float64x2_t a) { return vfmaq_f64(x, a, a); }
+
+template <class T>
 double fma_neon(Index iterations) {
   constexpr int kMore = 20;
-  float32x4_t sum[kMore];
-  for (int c = 0; c < kMore; ++c) sum[c] = vdupq_n_f32(static_cast<float>(c));
-  float32x4_t a = vdupq_n_f32(0.5f);
+  typedef T Vector __attribute__((vector_size(16)));
+  Vector sum[kMore];
+  for (int c = 0; c < kMore; ++c) sum[c] = Vector{} + static_cast<T>(c);
+  Vector a = Vector{} + T(0.5);
   for (Index i = 0; i < iterations; ++i) {
     asm volatile("" : "+w"(a));
     // The accumulator is the addend: halving it would take a move.
 #pragma GCC unroll 32
-    for (int c = 0; c < kMore; ++c) sum[c] = vfmaq_f32(sum[c], a, a);
+    for (int c = 0; c < kMore; ++c) sum[c] = multiply_add(sum[c], a);
   }
-  for (int c = 1; c < kMore; ++c) sum[0] = vaddq_f32(sum[0], sum[c]);
-  sink = vgetq_lane_f32(sum[0], 0);
-  return 2.0 * 4 * kMore * static_cast<double>(iterations);
+  for (int c = 1; c < kMore; ++c) sum[0] += sum[c];
+  sink = static_cast<float>(sum[0][0]);
+  return 2.0 * (sizeof(Vector) / sizeof(T)) * kMore * static_cast<double>(iterations);
 }
 
 float read_neon(const float* x, Index n) {
@@ -137,15 +160,16 @@ void copy_neon(const float* x, float* y, Index n) {
 #endif
 
 // Plain C++, for a CPU that none of the above is for.
+template <class T>
 double fma_plain(Index iterations) {
-  float sum[kChains];
-  for (int c = 0; c < kChains; ++c) sum[c] = static_cast<float>(c);
-  float a = 0.5f;
+  T sum[kChains];
+  for (int c = 0; c < kChains; ++c) sum[c] = static_cast<T>(c);
+  T a = T(0.5);
   for (Index i = 0; i < iterations; ++i) {
     asm volatile("" : "+m"(a));
-    for (int c = 0; c < kChains; ++c) sum[c] = sum[c] * a + 1.0f;
+    for (int c = 0; c < kChains; ++c) sum[c] = sum[c] * a + 1;
   }
-  for (int c = 0; c < kChains; ++c) sink = sum[c];
+  for (int c = 0; c < kChains; ++c) sink = static_cast<float>(sum[c]);
   return 2.0 * kChains * static_cast<double>(iterations);
 }
 
@@ -164,15 +188,15 @@ void copy_plain(const float* x, float* y, Index n) {
 Limits::Loops loops_of(const Kernels& kernels) {
 #if defined(__x86_64__)
   const Limits::Loops known[] = {
-    {"avx512", fma_avx512, read_avx512, copy_avx512, stream_avx512},
-    {"avx2", fma_avx2, read_avx2, copy_avx2, stream_avx2},
+    {"avx512", fma_avx512<float>, fma_avx512<double>, read_avx512, copy_avx512, stream_avx512},
+    {"avx2", fma_avx2<float>, fma_avx2<double>, read_avx2, copy_avx2, stream_avx2},
 #elif defined(__aarch64__)
   const Limits::Loops known[] = {
-    {"neon", fma_neon, read_neon, copy_neon, copy_neon},
+    {"neon", fma_neon<float>, fma_neon<double>, read_neon, copy_neon, copy_neon},
 #else
   const Limits::Loops known[] = {
 #endif
-    {"reference", fma_plain, read_plain, copy_plain, copy_plain}
+    {"reference", fma_plain<float>, fma_plain<double>, read_plain, copy_plain, copy_plain}
   };
   const bool best = std::strcmp(kernels.name, kReference.name) == 0;
   const Kernels& wanted = best ? *available_kernels().front() : kernels;
@@ -228,6 +252,10 @@ Limits::Limits(const Kernels& kernels)
 
 double Limits::fma(int threads) const {
   return together(threads, [&](int) { return loops_.fma(kFmaIterations); });
+}
+
+double Limits::fma_f64(int threads) const {
+  return together(threads, [&](int) { return loops_.fma_f64(kFmaIterations); });
 }
 
 /// Each thread has its run of the array and repeats it until the burst is long enough.

@@ -18,8 +18,9 @@ class Limits {
   /// `kernels` names the instruction set; the reference is measured against the best of this CPU.
   explicit Limits(const Kernels& kernels);
 
-  /// FLOP/s of independent multiply-add chains in registers, float32.
+  /// FLOP/s of independent multiply-add chains in registers, of float32 and of float64.
   double fma(int threads) const;
+  double fma_f64(int threads) const;
   /// Bytes/s of summing an array of this many bytes.
   double read(int threads, Index bytes = kMemoryBytes);
   /// Bytes/s, read and written together, of copying an array of this many bytes.
@@ -33,6 +34,7 @@ class Limits {
   struct Loops {
     const char* name;
     double (*fma)(Index iterations);  ///< returns the operations done
+    double (*fma_f64)(Index iterations);
     float (*read)(const float* x, Index n);
     void (*copy)(const float* x, float* y, Index n);
     void (*streaming_copy)(const float* x, float* y, Index n);

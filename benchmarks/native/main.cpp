@@ -23,18 +23,20 @@
 
 namespace dlcore::bench {
 
-Buffer<float> grid(Index n, std::uint64_t seed, float limit) {
-  Buffer<float> values(n);
+template <class T>
+Buffer<T> grid(Index n, std::uint64_t seed, std::type_identity_t<T> limit) {
+  Buffer<T> values(n);
   const auto steps = static_cast<std::uint32_t>(64 * limit) + 1;
   philox::Stream words(seed, philox::Purpose::weights, 0, 0);
   for (Index i = 0; i < n; ++i) {
-    values.data()[i] = static_cast<float>(words.next() % steps) / 32 - limit;
+    values.data()[i] = static_cast<T>(words.next() % steps) / 32 - limit;
   }
   return values;
 }
 
-std::string compare(const float* found, const float* expected, Index n, double relative,
-                    double absolute, const char* what) {
+template <class T>
+std::string compare(const T* found, const T* expected, Index n, double relative, double absolute,
+                    const char* what) {
   for (Index i = 0; i < n; ++i) {
     const double f = found[i], e = expected[i];
     // Written so that NaN fails.
@@ -43,6 +45,11 @@ std::string compare(const float* found, const float* expected, Index n, double r
   }
   return "";
 }
+
+template Buffer<float> grid(Index, std::uint64_t, float);
+template Buffer<double> grid(Index, std::uint64_t, double);
+template std::string compare(const float*, const float*, Index, double, double, const char*);
+template std::string compare(const double*, const double*, Index, double, double, const char*);
 
 std::vector<Case> all_cases(const Kernels& kernels, const std::vector<int>& threads) {
   std::vector<Case> cases;
@@ -152,6 +159,7 @@ struct Result {
 double limit_of(const Case& c, Limits& limits) {
   switch (c.yardstick) {
     case Yardstick::fma: return limits.fma(c.threads);
+    case Yardstick::fma_f64: return limits.fma_f64(c.threads);
     case Yardstick::read: return limits.read(c.threads);
     case Yardstick::bandwidth:
       // Above a megabyte the kernels store past the caches: so does the copy, whatever is better.
@@ -231,7 +239,8 @@ std::string time_text(double seconds) {
 
 const char* unit_of(Yardstick yardstick) {
   switch (yardstick) {
-    case Yardstick::fma: return "GFLOP/s";
+    case Yardstick::fma:
+    case Yardstick::fma_f64: return "GFLOP/s";
     case Yardstick::none: return "";
     default: return "GB/s";
   }
@@ -314,6 +323,7 @@ std::vector<MeasuredLimit> measure_limits(Limits& limits, const std::vector<int>
   };
   for (const int count : threads) {
     measured.push_back({"fma", count, fastest([&] { return limits.fma(count); })});
+    measured.push_back({"fma_f64", count, fastest([&] { return limits.fma_f64(count); })});
     measured.push_back({"read", count, fastest([&] { return limits.read(count); })});
     measured.push_back({"copy", count, fastest([&] { return limits.copy(count); })});
     measured.push_back(
@@ -327,7 +337,8 @@ void print(std::ostream& out, const Limits& limits, const std::vector<MeasuredLi
   for (const MeasuredLimit& m : measured) {
     char line[128];
     std::snprintf(line, sizeof(line), "  %-15s %2d thread%s %8.1f %s", m.name.c_str(), m.threads,
-                  m.threads == 1 ? " " : "s", m.rate * 1e-9, m.name == "fma" ? "GFLOP/s" : "GB/s");
+                  m.threads == 1 ? " " : "s", m.rate * 1e-9,
+                  m.name.starts_with("fma") ? "GFLOP/s" : "GB/s");
     out << line << "\n";
   }
   out << std::flush;

@@ -14,7 +14,6 @@
 namespace dlcore::bench {
 namespace {
 
-constexpr double kEps = 0x1p-23;
 // Operations the reference may spend on a check: about 0.1 s. Rows are independent, so what is too
 // large is checked in rows spread from the first to the last.
 constexpr double kCheckOperations = 4e7;
@@ -25,28 +24,29 @@ struct Shape {
 };
 
 /// Data of one dense layer: x (m, k), w (k, n) in panels, y and dy (m, n).
+template <class T>
 struct Layer {
   Layer(const Shape& shape, Index rows)
       : m(rows),
         n(shape.n),
         k(shape.k),
-        ldx(shape.dense_rows ? k : leading_dimension<float>(k)),
-        ldy(shape.dense_rows ? padded<float>(n) : leading_dimension<float>(n)),
-        ldt(leading_dimension<float>(m)),
-        stride(panel_stride_of<float>(k)),
-        panels(padded<float>(n) / kPanel<float> * stride),
-        x(grid(m * ldx, 1)),
-        b(grid(padded<float>(n), 2)),
+        ldx(shape.dense_rows ? k : leading_dimension<T>(k)),
+        ldy(shape.dense_rows ? padded<T>(n) : leading_dimension<T>(n)),
+        ldt(leading_dimension<T>(m)),
+        stride(panel_stride_of<T>(k)),
+        panels(padded<T>(n) / kPanel<T> * stride),
+        x(grid<T>(m * ldx, 1)),
+        b(grid<T>(padded<T>(n), 2)),
         w(panels),
         dy(m * ldy) {
-    const Buffer<float> plain = grid(n * k, 3), gradient = grid(m * n, 4);
+    const Buffer<T> plain = grid<T>(n * k, 3), gradient = grid<T>(m * n, 4);
     pack_weight(plain.data(), n, k, w.data(), stride);
     for (Index i = 0; i < m; ++i) std::copy_n(gradient.data() + i * n, n, dy.data() + i * ldy);
   }
-  ops::DenseWeights<const float> weights() const { return {w.data(), stride, k, n}; }
+  ops::DenseWeights<const T> weights() const { return {w.data(), stride, k, n}; }
 
   Index m, n, k, ldx, ldy, ldt, stride, panels;
-  Buffer<float> x, b, w, dy;
+  Buffer<T> x, b, w, dy;
 };
 
 /// Calls row(i) for rows spread over 0..rows until one says what is wrong.
@@ -61,11 +61,11 @@ std::string check_rows(Index rows, double operations, F row) {
   return "";
 }
 
-/// Sets oneDNN beside a product, where this build has it; `row` gives rows of our result, which
-/// must be its. With one thread only: OpenMP's others would spin beside ours.
-Prepared with_peer(Product product, int threads, const Layer& d, Prepared prepared,
-                   const std::function<const float*(Index)>& row) {
-  if constexpr (kHasOneDnn) {
+/// Sets oneDNN beside a product of float32, where this build has it; `row` gives rows of our
+/// result, which must be its. With one thread only: OpenMP's others would spin beside ours.
+template <class T, class Row>
+Prepared with_peer(Product product, int threads, const Layer<T>& d, Prepared prepared, Row row) {
+  if constexpr (kHasOneDnn && std::is_same_v<T, float>) {
     if (threads > 1) return prepared;
     const auto data = std::make_shared<DenseData>(DenseData{d.m, d.n, d.k, Buffer<float>(d.m * d.k),
                                                             grid(d.n * d.k, 3), grid(d.n, 2),
@@ -88,13 +88,14 @@ Prepared with_peer(Product product, int threads, const Layer& d, Prepared prepar
   return prepared;
 }
 
-Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
+template <class T>
+Prepared forward(const KernelsOf<T>& k, const Shape& shape, Index m, int threads,
                  Activation activation) {
-  auto d = std::make_shared<Layer>(shape, m);
-  auto y = std::make_shared<Buffer<float>>(m * d->ldy);
+  auto d = std::make_shared<Layer<T>>(shape, m);
+  auto y = std::make_shared<Buffer<T>>(m * d->ldy);
   const auto run = [=, &k] {
-    ops::dense_forward<float>(k, threads, d->x.data(), d->ldx, d->weights(), d->b.data(),
-                              activation, 0.25f, nullptr, y->data(), d->ldy, m);
+    ops::dense_forward<T>(k, threads, d->x.data(), d->ldx, d->weights(), d->b.data(), activation,
+                          T(0.25), nullptr, y->data(), d->ldy, m);
   };
   // The sums are exact; an activation may be off by some units in the last place, and next to 0 by
   // as much of 1: there the plain loops round an argument of exp.
@@ -102,13 +103,13 @@ Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int thr
                      activation == Activation::leaky_relu;
   const auto check = [=] {
     run();
-    Buffer<float> expected(d->ldy);
+    Buffer<T> expected(d->ldy);
     return check_rows(m, 2.0 * d->n * d->k, [&](Index i) {
-      kReference.f32.dense_forward(d->x.data() + i * d->ldx, d->ldx, d->w.data(), d->stride,
-                                   d->b.data(), activation, 0.25f, nullptr, expected.data(), d->ldy,
-                                   1, d->n, d->k, nullptr);
-      return compare(y->data() + i * d->ldy, expected.data(), d->n, exact ? 0 : 10 * kEps,
-                     exact ? 0 : 10 * kEps, "y");
+      kReference.of<T>().dense_forward(d->x.data() + i * d->ldx, d->ldx, d->w.data(), d->stride,
+                                       d->b.data(), activation, T(0.25), nullptr, expected.data(),
+                                       d->ldy, 1, d->n, d->k, nullptr);
+      return compare(y->data() + i * d->ldy, expected.data(), d->n, exact ? 0 : 10 * kEps<T>,
+                     exact ? 0 : 10 * kEps<T>, "y");
     });
   };
   if (activation != Activation::relu) return {check, repeated(run)};
@@ -116,22 +117,23 @@ Prepared forward(const KernelsOf<float>& k, const Shape& shape, Index m, int thr
                    [=](Index i) { return y->data() + i * d->ldy; });
 }
 
-Prepared input_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, int threads) {
-  auto d = std::make_shared<Layer>(shape, m);
-  auto dyt = std::make_shared<Buffer<float>>(d->n * d->ldt);
-  auto dxt = std::make_shared<Buffer<float>>(d->k * d->ldt);
-  auto dx = std::make_shared<Buffer<float>>(m * d->ldx);
+template <class T>
+Prepared input_gradient(const KernelsOf<T>& k, const Shape& shape, Index m, int threads) {
+  auto d = std::make_shared<Layer<T>>(shape, m);
+  auto dyt = std::make_shared<Buffer<T>>(d->n * d->ldt);
+  auto dxt = std::make_shared<Buffer<T>>(d->k * d->ldt);
+  auto dx = std::make_shared<Buffer<T>>(m * d->ldx);
   const auto run = [=, &k] {
-    ops::dense_input_gradient<float>(k, k, threads, d->dy.data(), d->ldy, d->weights(),
-                                     {dyt->data(), dxt->data(), d->ldt}, false, dx->data(), d->ldx,
-                                     m);
+    ops::dense_input_gradient<T>(k, k, threads, d->dy.data(), d->ldy, d->weights(),
+                                 {dyt->data(), dxt->data(), d->ldt}, false, dx->data(), d->ldx, m);
   };
   const auto check = [=] {
     run();
-    Buffer<float> expected(d->k);
+    Buffer<T> expected(d->k);
     return check_rows(m, 2.0 * d->n * d->k, [&](Index i) {
-      kReference.f32.dense_input_gradient(d->dy.data() + i * d->ldy, d->ldy, d->w.data(), d->stride,
-                                          false, expected.data(), d->k, 1, d->n, d->k);
+      kReference.of<T>().dense_input_gradient(d->dy.data() + i * d->ldy, d->ldy, d->w.data(),
+                                              d->stride, false, expected.data(), d->k, 1, d->n,
+                                              d->k);
       return compare(dx->data() + i * d->ldx, expected.data(), d->k, 0, 0, "dx");
     });
   };
@@ -140,69 +142,72 @@ Prepared input_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, 
 }
 
 /// Row r of panels as n values.
-void panel_row(const Layer& d, const Buffer<float>& panels, Index r, float* row) {
+template <class T>
+void panel_row(const Layer<T>& d, const Buffer<T>& panels, Index r, T* row) {
   for (Index j = 0; j < d.n; ++j) {
-    const Index panel = j / kPanel<float>, column = j % kPanel<float>;
-    row[j] = panels.data()[panel * d.stride + r * kPanel<float> + column];
+    const Index panel = j / kPanel<T>, column = j % kPanel<T>;
+    row[j] = panels.data()[panel * d.stride + r * kPanel<T> + column];
   }
 }
 
-Prepared weight_gradient(const KernelsOf<float>& k, const Shape& shape, Index m, int threads) {
-  auto d = std::make_shared<Layer>(shape, m);
-  auto dw = std::make_shared<Buffer<float>>(d->panels);
+template <class T>
+Prepared weight_gradient(const KernelsOf<T>& k, const Shape& shape, Index m, int threads) {
+  auto d = std::make_shared<Layer<T>>(shape, m);
+  auto dw = std::make_shared<Buffer<T>>(d->panels);
   const auto run = [=, &k] {
-    ops::dense_weight_gradient<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, false,
-                                      {dw->data(), d->stride, d->k, d->n}, m);
+    ops::dense_weight_gradient<T>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, false,
+                                  {dw->data(), d->stride, d->k, d->n}, m);
   };
   const auto check = [=] {
     run();
-    Buffer<float> reference(d->panels), found(d->n), expected(d->n);
+    Buffer<T> reference(d->panels), found(d->n), expected(d->n);
     return check_rows(d->k, 2.0 * m * d->n, [&](Index r) {
-      kReference.f32.dense_weight_gradient(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, false,
-                                           reference.data() + r * kPanel<float>, d->stride, m, d->n,
-                                           1);
+      kReference.of<T>().dense_weight_gradient(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, false,
+                                               reference.data() + r * kPanel<T>, d->stride, m, d->n,
+                                               1);
       panel_row(*d, *dw, r, found.data());
       panel_row(*d, reference, r, expected.data());
       return compare(found.data(), expected.data(), d->n, 0, 0, "dw");
     });
   };
-  const auto row = std::make_shared<Buffer<float>>(d->n);
+  const auto row = std::make_shared<Buffer<T>>(d->n);
   return with_peer(Product::weight_gradient, threads, *d, {check, repeated(run)}, [=](Index r) {
     panel_row(*d, *dw, r, row->data());
     return row->data();
   });
 }
 
-Prepared weight_update(const KernelsOf<float>& k, const Shape& shape, Index m, int threads,
+template <class T>
+Prepared weight_update(const KernelsOf<T>& k, const Shape& shape, Index m, int threads,
                        const ops::Optimizer& optimizer) {
-  auto d = std::make_shared<Layer>(shape, m);
-  auto w = std::make_shared<Buffer<float>>(d->panels);
-  auto state1 = std::make_shared<Buffer<float>>(d->panels);
-  auto state2 = std::make_shared<Buffer<float>>(optimizer.rule == Rule::sgd ? 0 : d->panels);
+  auto d = std::make_shared<Layer<T>>(shape, m);
+  auto w = std::make_shared<Buffer<T>>(d->panels);
+  auto state1 = std::make_shared<Buffer<T>>(d->panels);
+  auto state2 = std::make_shared<Buffer<T>>(optimizer.rule == Rule::sgd ? 0 : d->panels);
   w->copy_from(d->w);
   // A power of two keeps the first step of SGD exact as well.
-  const auto update = ops::update_of<float>(optimizer, 0x1p-10, 1, 1);
+  const auto update = ops::update_of<T>(optimizer, 0x1p-10, 1, 1);
   const auto run = [=, &k] {
-    ops::dense_weight_update<float>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, update,
-                                    {w->data(), d->stride, d->k, d->n}, state1->data(),
-                                    state2->data(), m);
+    ops::dense_weight_update<T>(k, threads, d->x.data(), d->ldx, d->dy.data(), d->ldy, update,
+                                {w->data(), d->stride, d->k, d->n}, state1->data(), state2->data(),
+                                m);
   };
   const auto check = [=] {
     w->copy_from(d->w);
     state1->fill_zero();
     state2->fill_zero();
     run();
-    Buffer<float> reference(d->panels), first(d->panels), second(state2->size());
-    Buffer<float> found(d->n), expected(d->n);
+    Buffer<T> reference(d->panels), first(d->panels), second(state2->size());
+    Buffer<T> found(d->n), expected(d->n);
     reference.copy_from(d->w);
     // Adam divides by a root: some units in the last place of weights of at most 1.
-    const double tolerance = optimizer.rule == Rule::sgd ? 0 : 8 * kEps;
+    const double tolerance = optimizer.rule == Rule::sgd ? 0 : 8 * kEps<T>;
     return check_rows(d->k, 2.0 * m * d->n, [&](Index r) {
-      const Index at = r * kPanel<float>;
-      kReference.f32.dense_weight_update(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, update,
-                                         reference.data() + at, first.data() + at,
-                                         second.size() == 0 ? nullptr : second.data() + at,
-                                         d->stride, false, m, d->n, 1);
+      const Index at = r * kPanel<T>;
+      kReference.of<T>().dense_weight_update(d->x.data() + r, d->ldx, d->dy.data(), d->ldy, update,
+                                             reference.data() + at, first.data() + at,
+                                             second.size() == 0 ? nullptr : second.data() + at,
+                                             d->stride, false, m, d->n, 1);
       panel_row(*d, *w, r, found.data());
       panel_row(*d, reference, r, expected.data());
       return compare(found.data(), expected.data(), d->n, 0, tolerance, "w");
@@ -217,17 +222,14 @@ const char* name_of(Activation activation) {
   return kNames[static_cast<int>(activation)];
 }
 
-}  // namespace
+struct Sizes {
+  std::vector<Shape> shapes;
+  std::vector<Index> batches;
+};
 
-void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
-                       std::vector<Case>* cases) {
-  const KernelsOf<float>& k = kernels.f32;
-  const Shape shapes[] = {{784, 32},        {784, 128},   {784, 512},         {784, 2048},
-                          {32, 10},         {128, 10},    {512, 10},          {2048, 10},
-                          {256, 32},        {512, 32},    {2048, 32},         {512, 512},
-                          {1024, 1024},     {2048, 2048}, {1024, 1024, true}, {2048, 2048, true},
-                          {2048, 32, true}, {100, 17},    {777, 33}};
-  const Index batches[] = {1, 8, 32, 64, 128, 512, 1024, 4096};
+template <class T>
+void add_cases(const KernelsOf<T>& k, const std::vector<int>& threads, const Sizes& sizes,
+               std::vector<Case>* cases) {
   const ops::Optimizer momentum{.momentum = 0.5}, adam{.rule = Rule::adam};
 
   const auto add = [&](const std::string& op, const Shape& shape, Index m,
@@ -238,9 +240,10 @@ void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
       if (count > 1 && work < 4e6) continue;
       const std::string name = op + "/" + std::to_string(shape.k) + "x" + std::to_string(shape.n) +
                                "/m" + std::to_string(m) +
-                               (shape.dense_rows ? "/ld" + std::to_string(shape.k) : "") + variant;
+                               (shape.dense_rows ? "/ld" + std::to_string(shape.k) : "") + variant +
+                               kSuffix<T>;
       cases->push_back(
-          {name, count, Yardstick::fma, work, 0, 0, [=] { return prepare(shape, m, count); }});
+          {name, count, kPeak<T>, work, 0, 0, [=] { return prepare(shape, m, count); }});
     }
   };
   const auto forward_with = [&k](Activation activation) {
@@ -253,8 +256,8 @@ void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
       return weight_update(k, shape, m, count, optimizer);
     };
   };
-  for (const Shape& shape : shapes) {
-    for (const Index batch : batches) {
+  for (const Shape& shape : sizes.shapes) {
+    for (const Index batch : sizes.batches) {
       // Odd everywhere: every tail of every tile.
       const Index m = shape.k % 2 == 1 && batch > 1 ? batch + 1 : batch;
       add("dense_forward", shape, m, "", forward_with(Activation::relu));
@@ -275,6 +278,37 @@ void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
     add("dense_forward", {512, 512}, 128, std::string("/") + name_of(activation),
         forward_with(activation));
   }
+}
+
+}  // namespace
+
+void add_product_cases(const Kernels& kernels, const std::vector<int>& threads,
+                       std::vector<Case>* cases) {
+  const Sizes all{{{784, 32},
+                   {784, 128},
+                   {784, 512},
+                   {784, 2048},
+                   {32, 10},
+                   {128, 10},
+                   {512, 10},
+                   {2048, 10},
+                   {256, 32},
+                   {512, 32},
+                   {2048, 32},
+                   {512, 512},
+                   {1024, 1024},
+                   {2048, 2048},
+                   {1024, 1024, true},
+                   {2048, 2048, true},
+                   {2048, 32, true},
+                   {100, 17},
+                   {777, 33}},
+                  {1, 8, 32, 64, 128, 512, 1024, 4096}};
+  // The same loops: a tile of half as many columns, weights twice as large, few and many outputs.
+  const Sizes some{{{784, 128}, {128, 10}, {512, 512}, {2048, 2048}, {777, 33}},
+                   {1, 32, 128, 1024}};
+  add_cases(kernels.f32, threads, all, cases);
+  add_cases(kernels.f64, threads, some, cases);
 }
 
 }  // namespace dlcore::bench

@@ -50,20 +50,22 @@ Graph graph_of(const Sizes& sizes) {
   return make_graph(std::move(nodes), {sizes.front()});
 }
 
-/// A float32 network with weights from N(0, 2 / in_features); biases start at 0.
+/// A network with weights from N(0, 2 / in_features); biases start at 0.
+template <class T = float>
 std::unique_ptr<Network> network_of(const Sizes& sizes, std::uint64_t seed) {
-  auto network = make_network(graph_of(sizes), DType::float32);
+  constexpr DType kType = std::is_same_v<T, float> ? DType::float32 : DType::float64;
+  auto network = make_network(graph_of(sizes), kType);
   for (std::size_t i = 0; i < network->parameters().size(); ++i) {
     const ParameterName& parameter = network->parameters()[i];
     if (parameter.is_bias) continue;
     const Index count = parameter.shape[0] * parameter.shape[1];
     const double scale = std::sqrt(2.0 / static_cast<double>(parameter.shape[1]));
     philox::Stream words(seed, philox::Purpose::weights, static_cast<std::uint32_t>(i), 0);
-    std::vector<float> weight;
+    std::vector<T> weight;
     while (static_cast<Index>(weight.size()) < count) {
       const philox::Normals pair = philox::normals(words);
-      weight.push_back(static_cast<float>(scale * pair.first));
-      weight.push_back(static_cast<float>(scale * pair.second));
+      weight.push_back(static_cast<T>(scale * pair.first));
+      weight.push_back(static_cast<T>(scale * pair.second));
     }
     network->set(i, weight.data());
   }
@@ -133,27 +135,30 @@ Index examples_of(const Sizes& sizes, double operations, Index least) {
 }
 
 /// Final loss of a short fit with these kernels.
+template <class T>
 double short_fit(const std::string& kernels, const Sizes& sizes, FitOptions options) {
   const Index examples = std::min(examples_of(sizes, kCheckOperations, 2), 3 * options.batch_size);
   set_kernels(kernels);
-  const auto network = network_of(sizes, 1);
+  const auto network = network_of<T>(sizes, 1);
   const Dataset data = images().dataset(examples);
   options.batch_size = std::min(options.batch_size, examples / 2);
   network->fit(data, options);
   return network->evaluate(data, {}, examples, options.threads).mean_loss();
 }
 
+template <class T>
 Prepared training(const Kernels& kernels, const Sizes& sizes, const FitOptions& options,
                   Index examples) {
-  std::shared_ptr<Network> network = network_of(sizes, 1);
+  std::shared_ptr<Network> network = network_of<T>(sizes, 1);
   const auto check = [=, &kernels]() -> std::string {
     FitOptions plain = options;
     plain.bf16 = plain.statistics = false;
-    const double expected = short_fit(kReference.name, sizes, plain);
-    const double found = short_fit(kernels.name, sizes, options);
+    const double expected = short_fit<T>(kReference.name, sizes, plain);
+    const double found = short_fit<T>(kernels.name, sizes, options);
     // Sums in another order, amplified by Adam's first steps where a gradient is nearly 0; with
     // bfloat16 factors of eight bits.
-    if (std::abs(found - expected) <= (options.bf16 ? 3e-2 : 1e-3) * expected) return "";
+    const double tolerance = options.bf16 ? 3e-2 : 0x1p13 * kEps<T>;
+    if (std::abs(found - expected) <= tolerance * expected) return "";
     return "loss is " + std::to_string(found) + ", not " + std::to_string(expected);
   };
   return {check, [=](Index calls) {
@@ -220,6 +225,17 @@ Prepared fleet(const Kernels& kernels, const Sizes& sizes, Index count, Index ex
   return {check, repeated([=] { train(); })};
 }
 
+template <class T>
+void add_training(const Kernels& kernels, const Sizes& sizes, const FitOptions& options,
+                  const std::string& variant, std::vector<Case>* cases) {
+  const Index batch = options.batch_size;
+  const Index examples = examples_of(sizes, kEpochOperations, 4 * batch);
+  const auto operations = static_cast<double>(graph_of(sizes).flops_per_example() * examples);
+  cases->push_back({"train/" + name_of(sizes) + "/b" + std::to_string(batch) + variant + kSuffix<T>,
+                    options.threads, kPeak<T>, operations, 0, static_cast<double>(examples),
+                    [=, &kernels] { return training<T>(kernels, sizes, options, examples); }});
+}
+
 }  // namespace
 
 void add_step_cases(const Kernels& kernels, const std::vector<int>& threads,
@@ -227,31 +243,28 @@ void add_step_cases(const Kernels& kernels, const std::vector<int>& threads,
   const Sizes networks[] = {
       {784, 32, 10}, {784, 128, 10}, {784, 512, 512, 10}, {784, 2048, 2048, 2048, 10}};
   const ops::Optimizer momentum{.momentum = 0.9}, adam{.rule = Rule::adam};
-  const auto add_training = [&](const Sizes& sizes, const FitOptions& options,
-                                const std::string& variant) {
-    const Index batch = options.batch_size;
-    const Index examples = examples_of(sizes, kEpochOperations, 4 * batch);
-    const auto operations = static_cast<double>(graph_of(sizes).flops_per_example() * examples);
-    cases->push_back({"train/" + name_of(sizes) + "/b" + std::to_string(batch) + variant,
-                      options.threads, Yardstick::fma, operations, 0, static_cast<double>(examples),
-                      [=, &kernels] { return training(kernels, sizes, options, examples); }});
-  };
   for (const Sizes& sizes : networks) {
     const double predicted = operations_of_forward(sizes);
     for (const int count : threads) {
       for (const Index batch : {Index{32}, Index{128}, Index{1024}}) {
         FitOptions options = options_of(momentum, batch, count);
-        add_training(sizes, options, "/momentum");
+        add_training<float>(kernels, sizes, options, "/momentum", cases);
         options.statistics = true;
-        add_training(sizes, options, "/momentum/statistics");
+        add_training<float>(kernels, sizes, options, "/momentum/statistics", cases);
         options.statistics = false;
         options.bf16 = true;
         // Its products run twice as fast as the multiply-add peak of float32 that they are
         // measured against, where the CPU has them.
         if (bf16_kernels() != nullptr && sizes[1] >= 512) {
-          add_training(sizes, options, "/momentum/bf16");
+          add_training<float>(kernels, sizes, options, "/momentum/bf16", cases);
         }
-        add_training(sizes, options_of(adam, batch, count), "/adam");
+        options = options_of(adam, batch, count);
+        add_training<float>(kernels, sizes, options, "/adam", cases);
+        if (sizes == networks[1]) {
+          add_training<double>(kernels, sizes, options, "/adam", cases);
+          options = options_of(momentum, batch, count);
+          add_training<double>(kernels, sizes, options, "/momentum", cases);
+        }
       }
       for (const Index batch : {Index{1}, Index{32}, Index{1024}}) {
         cases->push_back({"predict/" + name_of(sizes) + "/m" + std::to_string(batch), count,
