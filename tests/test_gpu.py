@@ -316,8 +316,10 @@ def test_moving_keeps_bits():
 
 def test_copies_and_files(tmp_path):
     network = small_network()
+    network.precision = "bf16"
     for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert other.device == "cuda"
+        assert other.precision == "bf16"
         assert bits(other) == bits(network)
     path = tmp_path / "net.safetensors"
     network.save(path)

@@ -445,8 +445,11 @@ class Bounds:
 
     # Optimizers: the reference's own formulas, on Bounded numbers ------------------------------
 
-    def sgd_step(self, *arguments):
-        return reference.sgd_step(*arguments)
+    def sgd_step(self, parameter, gradient, velocity, learning_rate, momentum=0.0, *settings):
+        """A velocity that would be subnormal becomes 0."""
+        if momentum:
+            velocity = Bounded(velocity.value, velocity.error + self.tiny / momentum, self.dtype)
+        return reference.sgd_step(parameter, gradient, velocity, learning_rate, momentum, *settings)
 
     def adam_step(self, parameter, gradient, first, second, *settings):
         """A mean may be moved by its distance to the gradient, which may overflow."""

@@ -79,7 +79,8 @@ def rebuild(
     network = Network.__new__(Network)
     network._connect(*arguments)
     network._set(parameters)
-    network.loss, network.optimizer, network.input_scale, network._core.step = remembered
+    network.loss, network.optimizer, network.input_scale, precision, network._core.step = remembered
+    network.precision = precision
     return network
 
 
