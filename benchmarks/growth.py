@@ -141,17 +141,23 @@ def fleet_times(point: dict[str, Any], x: np.ndarray, y: np.ndarray, seconds: fl
 def measure(
     series: str, options: argparse.Namespace, bench: str | None, x: np.ndarray, y: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Measure one axis; limits are measured before each point."""
+    """Measure one axis, and around each point the limits, of which the higher ones count.
+
+    A machine that gives two threads one processor for a moment has that as its limit then.
+    """
     cache = machine.last_level_cache()
     measured = []
     for point in points(series, options.threads):
-        limits = machine.limits(bench, [point["threads"]]).get(point["threads"])
+        threads = point["threads"]
+        before = machine.limits(bench, [threads]).get(threads)
         run: Callable[..., list[float]] = fleet_times if point["networks"] else step_times
         times = run(point, x, y, options.seconds)
         median = statistics.median(times)
         record = {**point, "seconds": median, "least": min(times), "most": max(times)}
         text = f"{series:8} {point['at']:6} {median * 1e6:12.1f} us"
-        if limits is not None:
+        if before is not None:
+            after = machine.limits(bench, [threads])[threads]
+            limits = {name: max(rate, after[name]) for name, rate in before.items()}
             record["floor"] = floor(point, limits, cache)
             record["limits"] = limits
             text += f"   floor {record['floor'] * 1e6:12.1f} us   {100 * record['floor'] / median:5.1f} %"

@@ -755,8 +755,8 @@ class Network:
     def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
         """Pickle and copy by settings and parameters; the optimizer's moments stay behind."""
         arguments = (self.layers, self.input_shape, self.seed, self.dtype, self.device)
-        remembered = (self.loss, self.optimizer, self.input_scale, self.precision, self._core.step)
-        return saving.rebuild, (arguments, dict(self.parameters), remembered)
+        remembered = (self.loss, self.optimizer, self.input_scale, self._core.step)
+        return saving.rebuild, (arguments, dict(self.parameters), remembered, self.precision)
 
     def _examples(self, x: ArrayLike, operation: str, what: str, *, empty: bool = True) -> Array:
         return _inputs.examples(

@@ -71,7 +71,10 @@ def load(path: str | os.PathLike[str]) -> Network:
 
 
 def rebuild(
-    arguments: tuple[Any, ...], parameters: Mapping[str, Array], remembered: tuple[Any, ...]
+    arguments: tuple[Any, ...],
+    parameters: Mapping[str, Array],
+    remembered: tuple[Any, ...],
+    precision: str | None = None,
 ) -> Network:
     """Make a network from its settings and weights, without drawing initial ones."""
     from dlcore.network import Network  # not above: that module needs this one
@@ -79,8 +82,9 @@ def rebuild(
     network = Network.__new__(Network)
     network._connect(*arguments)
     network._set(parameters)
-    network.loss, network.optimizer, network.input_scale, precision, network._core.step = remembered
-    network.precision = precision
+    network.loss, network.optimizer, network.input_scale, network._core.step = remembered
+    if precision is not None:
+        network.precision = precision
     return network
 
 
