@@ -9,9 +9,10 @@ from __future__ import annotations
 import pytest
 
 import dlcore
-from test_training import small_network as small_network_on_cpu
+from networks import small_network as small_network_on_cpu
 from tolerances import Bounds, RoundedBounds
 
+#: A GPU or its emulation: most machines have neither, and .ci/emulated.sh runs these tests there.
 needs_gpu = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])
 
 if dlcore.info()["cuda"]:
@@ -20,6 +21,7 @@ if dlcore.info()["cuda"]:
     EMULATED = _cuda.emulated
 else:
     EMULATED = False
+#: What only the emulation lets a test see or set: counts of calls, GPUs of any kind.
 emulated_only = pytest.mark.skipif(not EMULATED, reason="needs the emulation")
 
 #: What each precision rounds: a kind of bounds.
@@ -42,10 +44,6 @@ def small_network(dropout=0.25, kind="tanh", precision="fp32"):
 
 def stored(bounds, x):
     return bounds.stored(x) if isinstance(bounds, RoundedBounds) else bounds.exact(x)
-
-
-def bits(network):
-    return {name: value.tobytes() for name, value in network.parameters.items()}
 
 
 def taken(call):

@@ -142,7 +142,7 @@ def test_a_gpu_too_old_is_left_out_alone(monkeypatch: pytest.MonkeyPatch) -> Non
         names = (protocol, "__dlpack_device__") if protocol == "__dlpack__" else (protocol,)
         given = SimpleNamespace(**{name: getattr(old, name) for name in names})
         with pytest.raises(RuntimeError) as error:
-            dlcore.functional.relu(given)  # type: ignore[arg-type]
+            dlcore.functional.relu(given)
         assert str(error.value) == f"relu: x lies on cuda:2, which {why}; use cuda:1"
 
     network = dlcore.Network([dlcore.Dense(2)], 2, device="cuda:1")

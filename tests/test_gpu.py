@@ -18,7 +18,6 @@ import reference
 from gpus import (
     EMULATED,
     PRECISIONS,
-    bits,
     emulated_only,
     moved,
     needs_gpu,
@@ -26,8 +25,8 @@ from gpus import (
     stored,
     taken,
 )
-from test_training import ACTIVATIONS, LOSSES, architectures, small_data, targets, twin
-from test_training import small_network as small_network_on_cpu
+from networks import ACTIVATIONS, LOSSES, architectures, bits, small_data, targets, twin
+from networks import small_network as small_network_on_cpu
 from tolerances import Bounds, assert_within
 
 pytestmark = needs_gpu

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dlcore
-from gpus import Foreign, bits, emulated_only, needs_gpu, small_network
-from test_training import small_data
+from gpus import Foreign, emulated_only, needs_gpu, small_network
+from networks import bits, small_data
 
 pytestmark = needs_gpu
 

@@ -7,9 +7,20 @@ import pytest
 
 import dlcore
 import reference
-from gpus import PRECISIONS, bits, emulated_only, needs_gpu, small_network
-from test_training import LOSSES, OPTIMIZERS, SCHEDULES, assert_parameters, follow, small_data
-from test_training import small_network as small_network_on_cpu
+from gpus import PRECISIONS, emulated_only, needs_gpu, small_network
+from networks import (
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    assert_losses,
+    assert_parameters,
+    bits,
+    diverging,
+    fit_steps,
+    follow,
+    small_data,
+)
+from networks import small_network as small_network_on_cpu
 from tolerances import Bounds, assert_within
 
 pytestmark = needs_gpu
@@ -61,13 +72,7 @@ def test_whole_epochs(loss, schedule, weighted):
     np.testing.assert_allclose(
         history.learning_rate, [steps[2].learning_rate, steps[5].learning_rate], rtol=1e-15
     )
-    for epoch in range(2):
-        part = steps[3 * epoch : 3 * epoch + 3]
-        share = np.array([len(s.rows) if weight is None else weight[s.rows].sum() for s in part])
-        share = share / share.sum()
-        mean = sum(w * s.loss.value for w, s in zip(share, part, strict=True))
-        error = sum(w * s.loss.error for w, s in zip(share, part, strict=True))
-        assert_within(history.loss[epoch], mean, error)
+    assert_losses(history, steps, weight, per_epoch=3)
     for name, value in network.parameters.items():
         bounded = steps[-1].parameters[name]
         assert_within(value, bounded.value, bounded.error, name=name)
@@ -221,14 +226,7 @@ def test_out_of_memory_is_a_sentence(monkeypatch):
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("batch", [10, 100])
 def test_divergence_takes_back_the_last_steps(name, batch):
-    rng = np.random.default_rng(0)
-    x = 100 * rng.standard_normal((100, 5)).astype(np.float32)
-    y = rng.standard_normal((100, 2)).astype(np.float32)
-    optimizer = {
-        "sgd": dlcore.SGD(30.0),
-        "momentum": dlcore.SGD(30.0, momentum=0.9),
-        "adam": dlcore.Adam(1e15),
-    }[name]
+    x, y, optimizer = diverging(name)
     messages = []
     for device in ("cpu", "cuda"):
         layers = [dlcore.Dense(8), dlcore.ReLU(), dlcore.Dense(8), dlcore.ReLU(), dlcore.Dense(2)]
@@ -300,11 +298,7 @@ def test_an_error_between_steps_leaves_whole_steps():
         network.fit(x, y, epochs=100, progress=stop, **arguments)
     steps = network._core.step
     assert 0 < steps < 100 * 2000
-    whole, rest = divmod(steps, 2000)
-    for _ in range(whole):
-        again.fit(x, y, epochs=1, **arguments)
-    if rest:
-        again.fit(x[:rest], y[:rest], epochs=1, **arguments)
+    fit_steps(again, x, y, steps, **arguments)
     assert bits(again) == bits(network)
 
 

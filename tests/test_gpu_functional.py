@@ -13,7 +13,7 @@ import dlcore
 from cases import CASES, check
 from dlcore import _core
 from gpus import Foreign, emulated_only, needs_gpu
-from test_training import ACTIVATIONS, OPTIMIZERS
+from networks import ACTIVATIONS, OPTIMIZERS
 
 pytestmark = needs_gpu
 
@@ -219,6 +219,7 @@ def test_more_examples_than_a_loss_takes_on_a_gpu():
 def test_activations_have_the_bits_of_the_cpu(kind):
     """The formulas are the same source, and nothing is contracted."""
     if _core.kernels() == "reference":
+        # They take the C library's exponential; functors.h is what a GPU shares with the others.
         pytest.skip("the plain loops have other formulas")
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.standard_normal(5000) * s for s in (1e-3, 1, 10, 100)])

@@ -6,7 +6,6 @@ They run where ``device="cuda"`` works: on a GPU, or in the emulation (DLCORE_CU
 from __future__ import annotations
 
 import copy
-import hashlib
 
 import numpy as np
 import pytest
@@ -14,21 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlcore
-from gpus import EMULATED, PRECISIONS, emulated_only, moved, small_network, taken
-from test_training import LOSSES, OPTIMIZERS, SCHEDULES, architectures, small_data, targets
+from gpus import EMULATED, PRECISIONS, emulated_only, moved, needs_gpu, small_network, taken
+from networks import (
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    architectures,
+    bits,
+    fit_steps,
+    small_data,
+    targets,
+)
 
-pytestmark = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])
+pytestmark = needs_gpu
 
 #: What of a history no two fits have in common.
 OWN = ("seconds", "examples_per_second", "engine", "engine_reason", "message")
-
-
-def bits(network):
-    """The weights' bytes, short enough to be read where they differ."""
-    digest = hashlib.sha256()
-    for value in network.parameters.values():
-        digest.update(value.tobytes())
-    return digest.hexdigest()[:16]
 
 
 def seen(network, history):
@@ -310,11 +310,7 @@ def test_an_error_leaves_whole_steps(where):
         steps = network._core.step
         assert 0 < steps < 300 * 400
         assert not network._core.training
-        whole, rest = divmod(steps, 400)
-        for _ in range(whole):
-            other.fit(x, y, epochs=1, **options)
-        if rest:
-            other.fit(x[:rest], y[:rest], epochs=1, **options)
+        fit_steps(other, x, y, steps, **options)
         assert bits(other) == bits(network)
 
 

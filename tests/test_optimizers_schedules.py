@@ -62,6 +62,7 @@ def test_moments_go_on_with_the_same_rule_alone(first, second):
 def test_moments_that_would_be_subnormal_are_zero(dtype, kernels):
     """An optimizer's memory of a gradient that stays 0 would slow the processor down."""
     if kernels == "reference":
+        # They are the definition, and subnormal moments are 0 for speed alone (docs/decisions.md).
         pytest.skip("the plain loops keep them")
     smallest = np.finfo(dtype).tiny
     moments = np.array([smallest, 1.5 * smallest, -smallest, 0.0], dtype)

@@ -16,20 +16,22 @@ import pytest
 
 import dlcore
 import reference
-from gpus import PRECISIONS, bits, emulated_only
-from test_training import (
+from gpus import PRECISIONS, emulated_only, needs_gpu
+from networks import (
     ACTIVATIONS,
     LOSSES,
     OPTIMIZERS,
     SCHEDULES,
     assert_parameters,
+    bits,
     build,
+    diverging,
     follow,
     small_data,
 )
 from tolerances import RoundedBounds, assert_within
 
-pytestmark = pytest.mark.skipif(not dlcore.info()["cuda"], reason=dlcore.info()["cuda_status"])
+pytestmark = needs_gpu
 
 #: Between layers values stay float32 here, also where products take bfloat16.
 BOUNDS = {**PRECISIONS, "bf16": RoundedBounds("float32", 2.0**-9)}
@@ -396,14 +398,7 @@ def test_validation_and_early_stopping():
 @pytest.mark.parametrize("batch", [10, 100])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 def test_a_network_that_diverges_stops_alone(name, batch):
-    rng = np.random.default_rng(0)
-    x = 100 * rng.standard_normal((100, 5)).astype(np.float32)
-    y = rng.standard_normal((100, 2)).astype(np.float32)
-    optimizer = {
-        "sgd": dlcore.SGD(30.0),
-        "momentum": dlcore.SGD(30.0, momentum=0.9),
-        "adam": dlcore.Adam(1e15),
-    }[name]
+    x, y, optimizer = diverging(name)
     optimizers = [dlcore.SGD(1e-6), optimizer, dlcore.SGD(1e-6)]
     results = []
     for device in ("cpu", "cuda"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 import numpy as np
@@ -14,94 +13,23 @@ import dlcore
 import gradcheck
 import reference
 from cases import DTYPES
+from networks import (
+    ACTIVATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    architectures,
+    assert_losses,
+    assert_parameters,
+    bits,
+    build,
+    follow,
+    small_data,
+    small_network,
+    targets,
+    twin,
+)
 from tolerances import Bounds, assert_within
-
-ACTIVATIONS = {
-    "relu": dlcore.ReLU(),
-    "leaky_relu": dlcore.LeakyReLU(0.1),
-    "sigmoid": dlcore.Sigmoid(),
-    "tanh": dlcore.Tanh(),
-    "gelu": dlcore.GELU(),
-    "gelu_tanh": dlcore.GELU("tanh"),
-    "silu": dlcore.SiLU(),
-    "softplus": dlcore.Softplus(),
-}
-LOSSES = {
-    "cross_entropy": dlcore.losses.CrossEntropy(),
-    "binary_cross_entropy": dlcore.losses.BinaryCrossEntropy(),
-    "mse": dlcore.losses.MeanSquaredError(),
-    "huber": dlcore.losses.Huber(0.7),
-}
-OPTIMIZERS = {
-    "sgd": dlcore.SGD(0.1),
-    "sgd_decay": dlcore.SGD(0.1, weight_decay=0.01),
-    "momentum": dlcore.SGD(0.05, momentum=0.9, weight_decay=0.01),
-    "nesterov": dlcore.SGD(0.05, momentum=0.9, nesterov=True),
-    "adam": dlcore.Adam(0.01),
-    "adam_decay": dlcore.Adam(0.01, betas=(0.8, 0.99), epsilon=1e-6, weight_decay=0.01),
-    "adamw": dlcore.AdamW(0.01, weight_decay=0.1),
-}
-
-
-def twin(network, ops=None):
-    """The same network in the reference, on `ops`."""
-    nodes = network._graph.nodes
-    return reference.Network(nodes, network.input_shape, **({} if ops is None else {"ops": ops}))
-
-
-def randomise(network, seed, scale=0.5):
-    """Biases start at zero, where a wrong one would not be seen."""
-    rng = np.random.default_rng(seed)
-    shapes = {name: value.shape for name, value in network.parameters.items()}
-    network.set_parameters(
-        {n: scale * rng.standard_normal(s) for n, s in shapes.items() if n.endswith("bias")}
-    )
-
-
-def targets(rng, loss, count, shape):
-    """Labels or values for a loss."""
-    if loss == "cross_entropy":
-        return rng.integers(0, shape[-1], (count, *shape[:-1]))
-    return rng.random((count, *shape))
-
-
-def build(layers, input_shape, dtype="float64", seed=0):
-    """A network with biases that are not zero."""
-    network = dlcore.Network(layers, input_shape, seed=seed, dtype=dtype)
-    randomise(network, seed)
-    return network
-
-
-@st.composite
-def architectures(draw, kind):
-    """Layers and input shape: one or two axes, residual blocks, dropout, bare activations."""
-    activation, widths = ACTIVATIONS[kind], st.sampled_from([1, 2, 7, 15, 16, 17, 31, 32, 33, 65])
-    shape, layers = (draw(widths),), []
-    if draw(st.integers(0, 3)) == 0:
-        shape = (draw(st.integers(1, 4)), *shape)
-        if draw(st.booleans()):
-            layers += [dlcore.Dense(draw(widths)), activation]
-            if draw(st.booleans()):
-                layers += [dlcore.Residual([dlcore.Dense(layers[0].units), activation])]
-        if draw(st.booleans()):  # else every position of an example has outputs of its own
-            layers.append(dlcore.Flatten())
-    width = None
-    for block in draw(
-        st.lists(st.sampled_from(["dense", "linear", "residual", "dropout", "bare"]), max_size=4)
-    ):
-        if block in ("dense", "linear") or (block == "residual" and width is None):
-            width = draw(widths)
-            layers.append(dlcore.Dense(width, bias=draw(st.booleans())))
-            if block != "linear":
-                layers.append(activation)
-        elif block == "residual":
-            inner = [dlcore.Dense(width), activation]
-            if draw(st.booleans()):
-                inner = [activation, dlcore.Dropout(0.25), dlcore.Dense(width, bias=False)]
-            layers.append(dlcore.Residual(inner))
-        else:
-            layers.append(activation if block == "bare" else dlcore.Dropout(0.5))
-    return [*layers, dlcore.Dense(draw(st.sampled_from([1, 2, 5, 10, 33])))], shape
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -189,55 +117,6 @@ def test_gradient_check_of_native_networks(kind, loss):
 
 
 # Training against the reference -------------------------------------------------------------------
-
-
-def small_network(dtype, dropout=0.25, kind="tanh"):
-    """Everything that training meets, small enough for its bounds to stay small."""
-    layers = [
-        dlcore.Dense(12),
-        ACTIVATIONS[kind],
-        dlcore.Dropout(dropout),
-        dlcore.Residual([dlcore.Dense(12), ACTIVATIONS[kind]]),
-        dlcore.Dense(3),
-    ]
-    return build(layers, (7,), dtype, seed=5)
-
-
-def small_data(dtype, count=22, loss="cross_entropy"):
-    rng = np.random.default_rng(8)
-    x = rng.standard_normal((count, 7)).astype(dtype)
-    y = targets(rng, loss, count, (3,))
-    return x, y if loss == "cross_entropy" else y.astype(dtype)
-
-
-def follow(network, x, y, *, loss="cross_entropy", optimizer, bounds, **settings):
-    """Steps of the reference trainer from the network's parameters, with bounds."""
-    model = twin(network, bounds)
-    parameters = {name: bounds.exact(p) for name, p in network.parameters.items()}
-    y = y if loss == "cross_entropy" else y.astype(np.float64)
-    return reference.train(
-        model,
-        parameters,
-        bounds.exact(x),
-        y,
-        loss=LOSSES[loss]._native(),
-        optimizer=optimizer._native(),
-        schedule=optimizer.schedule._native(),
-        first_step=network._core.step,
-        **settings,
-    )
-
-
-def assert_parameters(network, expected, dtype, largest):
-    """Within the bounds, and nine in ten bounds are no larger than `largest`.
-
-    Where a gradient is near zero, Adam divides its error by a root that is as small.
-    """
-    for name, value in network.parameters.items():
-        bounded = expected[name]
-        assert_within(value, bounded.value, bounded.error, name=name, dtype=dtype)
-        typical = float(np.quantile(bounded.error, 0.9, method="higher"))
-        assert typical <= largest, f"the bound of {name} says too little: {typical}"
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
@@ -404,14 +283,6 @@ def test_ten_steps_one_by_one(name):
     assert max(p.error.max() for p in steps[-1].parameters.values()) < 1e-4
 
 
-SCHEDULES = {
-    "constant": dlcore.schedules.Constant(0.1),
-    "step": dlcore.schedules.Step(0.1, epochs=1, factor=0.5),
-    "cosine": dlcore.schedules.Cosine(0.1, final=0.01),
-    "warmup": dlcore.schedules.Warmup(1.5, dlcore.schedules.Cosine(0.1, epochs=1.5)),
-}
-
-
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("loss", LOSSES)
@@ -433,13 +304,7 @@ def test_whole_epochs(loss, schedule, weighted):
     np.testing.assert_allclose(
         history.learning_rate, [steps[2].learning_rate, steps[5].learning_rate], rtol=1e-15
     )
-    for epoch in range(2):
-        part = steps[3 * epoch : 3 * epoch + 3]
-        share = np.array([len(s.rows) if weight is None else weight[s.rows].sum() for s in part])
-        share = share / share.sum()
-        mean = sum(w * s.loss.value for w, s in zip(share, part, strict=True))
-        error = sum(w * s.loss.error for w, s in zip(share, part, strict=True))
-        assert_within(history.loss[epoch], mean, error + 1e-14)
+    assert_losses(history, steps, weight, per_epoch=3, slack=1e-14)
     assert_parameters(network, steps[-1].parameters, "float64", 1e-7)
 
 
@@ -624,11 +489,6 @@ def test_more_rows_than_one_piece(dtype):
     assert_within(value, expected[0].value, expected[0].error)
     for name, gradient in gradients.items():
         assert_within(gradient, expected[1][name].value, expected[1][name].error, name=name)
-
-
-def bits(network):
-    """Digests of all parameters, by place, whatever their names."""
-    return [hashlib.sha256(p.tobytes()).hexdigest() for p in network.parameters.values()]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
