@@ -542,3 +542,11 @@ def test_native_calls_refuse_what_they_cannot_read():
         native.fit_curves(
             ["power"], "l2", 1.0, np.array([0.0, 3.0]), ones, ones, ones, ones, 1, none, 10, 1
         )
+
+
+@pytest.mark.parametrize("name", ["x", "y", "se"])
+def test_numbers_whose_squares_overflow_are_refused(name):
+    given = {"x": [10.0, 20.0], "y": [0.2, 0.1], "se": [0.01, 0.01]}
+    scaling.LearningCurve(**{**given, name: [given[name][0], 1e100]})
+    with pytest.raises(ValueError, match=f"{name} needs numbers up to 1e.100, found 1e.101 at"):
+        scaling.LearningCurve(**{**given, name: [given[name][0], 1e101]})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dlcore import cli, scaling
@@ -186,6 +186,9 @@ HEADS = st.sampled_from(["x,y", "m,error", "m,error,se", "parameters,examples,lo
 
 
 @given(head=HEADS, rows=st.lists(st.lists(CELLS, min_size=1, max_size=4), max_size=8))
+@example(head="x,y", rows=[["1", "1e308"], ["1", "1e308"]])
+@example(head="m,error,se", rows=[["1", "1e-300", "1"]])
+@example(head="m,error,se", rows=[["1", "0", "1"]])
 @settings(max_examples=60)
 def test_any_file_ends_in_numbers_or_a_sentence(tmp_path_factory, head, rows):
     path = tmp_path_factory.getbasetemp() / "any.csv"

@@ -28,6 +28,9 @@ from dlcore.scaling.columns import (
 
 Array = NDArray[np.float64]
 Kind = Literal["data", "parameters", "compute", "steps"]
+#: Of x, y and se: sums of squares of larger numbers, and scaled ones, would overflow.
+LARGEST = 1e100
+
 KINDS = ("data", "parameters", "compute", "steps")
 
 # What a curve is measured against, in a sentence.
@@ -295,6 +298,12 @@ def _column(name: str, values: ArrayLike) -> Array:
         at = int(np.argmax(~np.isfinite(column)))
         raise ValueError(
             f"LearningCurve: {name} needs finite numbers, found {column[at]} at index {at}"
+        )
+    if (np.abs(column) > LARGEST).any():
+        at = int(np.argmax(np.abs(column) > LARGEST))
+        raise ValueError(
+            f"LearningCurve: {name} needs numbers up to {LARGEST:g}, found {column[at]:g} "
+            f"at index {at}"
         )
     return column
 

@@ -326,7 +326,7 @@ def log_gain(fit: CurveFit, per: float) -> tuple[float, float]:
         # The residuals of few points may be small by luck; their standard errors are not.
         relative = float(np.median(fit.curve.se[-4:] / fit.curve.positive[-4:]))
         near = (fit.log_x > ends[0] - math.log(per)).sum()
-        variance = max(variance, (0.5 * relative) ** 2 / max(int(near), 1))
+        variance = max(variance, min(0.5 * relative, 5.0) ** 2 / max(int(near), 1))
     return mean, math.sqrt(variance + 1e-12)
 
 
